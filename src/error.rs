@@ -63,3 +63,18 @@ impl Error {
         Error::Config { key: key.into(), why: why.to_string() }
     }
 }
+
+/// Text from a file, made fit for one line of a message: control characters escaped, and cut after 120 characters.
+pub(crate) fn clip(text: &str) -> String {
+    const LONGEST: usize = 120;
+    // `char::escape_debug` would escape quotes too, which only makes names harder to read.
+    let mut out = String::new();
+    for (i, c) in text.chars().enumerate() {
+        if i == LONGEST {
+            out.push('…');
+            break;
+        }
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}

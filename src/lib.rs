@@ -4,5 +4,8 @@ pub mod config;
 #[cfg(feature = "data")]
 pub mod data;
 pub mod error;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod files;
+pub mod tensor_file;
 
 pub use error::{Error, Result};
