@@ -688,13 +688,7 @@ mod tests {
     #[test]
     fn floats_are_written_short() {
         let text = Config::preset("mnist-2-64").unwrap().to_json();
-        for part in [
-            r#""tau":2.0"#,
-            r#""v_reset":0.0"#,
-            r#""mean":[0.1307]"#,
-            r#""T":4"#,
-            r#""pooling_stat":"1100""#,
-        ] {
+        for part in [r#""tau":2.0"#, r#""v_reset":0.0"#, r#""mean":[0.1307]"#, r#""T":4"#, r#""pooling_stat":"1100""#] {
             assert!(text.contains(part), "{part} in {text}");
         }
         // Which of the short spellings it is is up to the JSON crate.
