@@ -6,6 +6,12 @@ pub mod data;
 pub mod error;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod files;
+pub mod gpu;
+pub mod kernels;
+pub mod outputs;
+pub mod recording;
+pub mod reference;
+pub mod tensor;
 pub mod tensor_file;
 
 pub use error::{Error, Result};

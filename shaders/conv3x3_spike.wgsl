@@ -1,0 +1,85 @@
+// conv3x3_spike: y[t, b, p, o] = scale[o] * Σ_{tap, i} W[o, i, tap] s[t, b, p + tap, i] + shift[o], s packed spikes,
+// zeros outside the grid (pad 1, stride 1); then an epilogue. The patch matrix is never written: a chunk of 32 k is one
+// word of one tap.
+//
+// Grid: x, y row tiles (folded), z tiles of 32 output channels. Thread mapping and order of addition:
+// lib/spike_product.wgsl; batch norm, LIF over T, packing and residual: lib/product_epilogue.wgsl.
+// Uses: spike_product, product_epilogue, neuron.
+
+@group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B][H][W][words_in]
+@group(0) @binding(1) var<storage, read> weights: array<vec4f>;         // [O/32][9 taps][words_in][32 i][32 o], zero padded
+@group(0) @binding(2) var<storage, read> scale_shift: array<vec4f>;     // [O/4][scale, shift], O padded to 32
+@group(0) @binding(3) var<storage, read> residual: array<vec4f>;        // [T][B][H][W][O/4]
+@group(0) @binding(4) var<storage, read_write> real_out: array<vec4f>;  // [T][B][H][W][O/4]
+@group(0) @binding(5) var<storage, read_write> spikes_out: array<u32>;  // [T][B][H][W][words] or [T][B][H][W][plus, minus][words]
+@group(0) @binding(6) var<uniform> product: Product;
+
+fn chunks() -> u32 {
+    return 9u * product.words_in;
+}
+
+fn chunk_bits(chunk: u32) -> u32 {
+    return min(32u, product.channels_in - chunk % product.words_in * 32u);
+}
+
+fn chunk_weight(chunk: u32, i: u32) -> vec4f {
+    return weights[(this_o_tile * 9u * product.words_in + chunk) * 256u + i];
+}
+
+fn row_spikes(r: u32, chunk: u32) -> u32 {
+    // Rows past the end read a valid row; their sums are not stored.
+    let token = min(row_token(this_thread / 8u, r), product.rows - 1u);
+    let step = min(row_step(r), product.steps - 1u);
+    let tap = chunk / product.words_in;
+    let x = token % product.width + tap % 3u;                     // one more than the column read
+    let y = token / product.width % product.height + tap / 3u;    // one more than the line read
+    if x == 0u || x > product.width || y == 0u || y > product.height {
+        return 0u;
+    }
+    let from = token + (tap / 3u) * product.width + tap % 3u - product.width - 1u;
+    return spikes_in[(step * product.rows + from) * product.words_in + chunk % product.words_in];
+}
+
+@compute @workgroup_size(64)
+fn real(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_real(spike_product(thread, chunks()));
+    }
+}
+
+@compute @workgroup_size(64)
+fn residual_real(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_residual(spike_product(thread, chunks()));
+    }
+}
+
+@compute @workgroup_size(64)
+fn spikes(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_spikes(spike_product(thread, chunks()));
+    }
+}
+
+@compute @workgroup_size(64)
+fn ternary(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_ternary(spike_product(thread, chunks()));
+    }
+}

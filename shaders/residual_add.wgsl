@@ -1,0 +1,21 @@
+// residual_add: y = x + u, element by element. The products add the residual in their own epilogue (lib/product_epilogue.wgsl,
+// `residual_real`); this is the same sum standing alone, for plans that keep every stage apart.
+//
+// Grid: x, y (folded) groups of 64 vec4f, one a thread.
+
+struct ResidualAdd {
+    vectors: u32, // T * B * N * ceil(C / 4)
+}
+
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;              // [T][B*N][C/4]
+@group(0) @binding(1) var<storage, read> residual: array<vec4f>;       // [T][B*N][C/4]
+@group(0) @binding(2) var<storage, read_write> real_out: array<vec4f>; // [T][B*N][C/4]
+@group(0) @binding(3) var<uniform> add: ResidualAdd;
+
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    let at = (group.x + group.y * groups.x) * 64u + thread;
+    if at < add.vectors {
+        real_out[at] = x[at] + residual[at];
+    }
+}

@@ -1,0 +1,232 @@
+//! A device: its errors scoped to the call that made them, its pipelines and parameters cached, its memory counted.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::{Adapters, Limits};
+use crate::kernels::{Dispatch, Kernel};
+use crate::recording::Constant;
+use crate::{Error, Result};
+
+/// An open device with everything that outlives one plan.
+pub struct Context {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    limits: Limits,
+    name: String,
+    timestamps: bool,
+    lost: Arc<Mutex<Option<String>>>,
+    allocated: Arc<AtomicU64>,
+    modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
+    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    constants: Mutex<HashMap<usize, (Weak<Constant>, Arc<Buffer>)>>,
+}
+
+/// Kernel, entry point and the bits of its constants.
+type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
+
+/// A buffer whose bytes are counted while it lives.
+pub struct Buffer {
+    pub(super) raw: wgpu::Buffer,
+    allocated: Arc<AtomicU64>,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.allocated.fetch_sub(self.raw.size(), Ordering::Relaxed);
+    }
+}
+
+/// Locks whatever a panicked thread may have left: every value here is valid between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// Opens adapter `index` with WebGPU's default limits (or less where the adapter has less).
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
+    pub async fn open(adapters: &Adapters, index: usize) -> Result<Arc<Context>> {
+        Self::open_within(adapters, index, Limits::default()).await
+    }
+
+    /// As [`Context::open`], with plans kept within `limits` where these are tighter.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
+    pub async fn open_within(adapters: &Adapters, index: usize, limits: Limits) -> Result<Arc<Context>> {
+        let adapter = adapters.all.get(index).ok_or_else(|| Error::Gpu(format!("there is no adapter {index}")))?;
+        let name = adapter.get_info().name;
+        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let required_limits = wgpu::Limits::default().or_worse_values_from(&adapter.limits());
+        let granted = Limits {
+            binding: required_limits.max_storage_buffer_binding_size.min(limits.binding),
+            buffer: required_limits.max_buffer_size.min(limits.buffer),
+            groups: required_limits.max_compute_workgroups_per_dimension.min(limits.groups),
+            uniform_alignment: required_limits.min_uniform_buffer_offset_alignment.max(16),
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("spikeshade"),
+            required_features: features,
+            required_limits,
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| Error::Gpu(format!("{name} refused a device ({e}); choose another with `--device`, or `--device cpu`")))?;
+        let lost = Arc::new(Mutex::new(None));
+        device.set_device_lost_callback({
+            let lost = lost.clone();
+            move |reason, message| {
+                if reason != wgpu::DeviceLostReason::Destroyed {
+                    *lock(&lost) = Some(if message.is_empty() { format!("{reason:?}") } else { message });
+                }
+            }
+        });
+        device.on_uncaptured_error(Arc::new(|e| log::error!("{e}")));
+        Ok(Arc::new(Context {
+            device,
+            queue,
+            limits: granted,
+            name,
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            lost,
+            allocated: Arc::default(),
+            modules: Mutex::default(),
+            pipelines: Mutex::default(),
+            constants: Mutex::default(),
+        }))
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What plans are kept within.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Whether dispatches can be timed on the device.
+    pub fn has_timestamps(&self) -> bool {
+        self.timestamps
+    }
+
+    /// Bytes of all buffers that exist on the device now.
+    pub fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Why the device was lost, if it was.
+    pub fn lost(&self) -> Option<String> {
+        lock(&self.lost).clone()
+    }
+
+    /// Declares the device lost, as a driver would; every later call answers [`Error::DeviceLost`].
+    pub fn mark_lost(&self, why: &str) {
+        *lock(&self.lost) = Some(why.to_owned());
+        self.device.destroy();
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.lost().map_or(Ok(()), |why| Err(Error::DeviceLost(why)))
+    }
+
+    /// Runs `f` and turns whatever wgpu objects to inside it into an error that begins with `what`.
+    pub(super) fn scoped<R>(&self, what: &str, f: impl FnOnce() -> R) -> impl Future<Output = Result<R>> {
+        let checked = self.check();
+        let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+        let mut scopes: Vec<_> = filters.map(|f| self.device.push_error_scope(f)).into();
+        let value = checked.map(|()| f());
+        // Scopes are popped innermost first, and here, as they belong to this thread; their answers may come later.
+        let mut popped = Vec::new();
+        while let Some(scope) = scopes.pop() {
+            popped.push(scope.pop());
+        }
+        let what = what.to_owned();
+        async move {
+            let value = value?;
+            let mut errors = Vec::new();
+            for answer in popped {
+                errors.extend(answer.await);
+            }
+            self.check()?;
+            match errors.into_iter().next() {
+                None => Ok(value),
+                Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Gpu(format!(
+                    "{what}: {} is out of memory; use a smaller `--batch`, or `--device cpu`",
+                    self.name
+                ))),
+                Some(e) => Err(Error::Gpu(format!("{what}: {e}"))),
+            }
+        }
+    }
+
+    /// A new buffer; call inside [`Context::scoped`].
+    pub(super) fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Buffer {
+        let raw = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: size.max(4).next_multiple_of(4),
+            usage,
+            mapped_at_creation: false,
+        });
+        self.allocated.fetch_add(raw.size(), Ordering::Relaxed);
+        Buffer { raw, allocated: self.allocated.clone() }
+    }
+
+    /// The buffer of a parameter, uploaded once for all plans; call inside [`Context::scoped`].
+    pub(super) fn constant(&self, constant: &Arc<Constant>) -> Arc<Buffer> {
+        let mut constants = lock(&self.constants);
+        constants.retain(|_, (alive, _)| alive.strong_count() > 0);
+        let key = Arc::as_ptr(constant) as usize;
+        let (_, buffer) = constants.entry(key).or_insert_with(|| {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            let size = super::memory::constant_bytes(constant);
+            let buffer = self.buffer(&constant.name, size, usage);
+            self.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(&constant.data));
+            (Arc::downgrade(constant), Arc::new(buffer))
+        });
+        buffer.clone()
+    }
+
+    /// The pipeline of a dispatch, compiled once; call inside [`Context::scoped`].
+    pub(super) fn pipeline(&self, dispatch: &Dispatch) -> wgpu::ComputePipeline {
+        let bits = dispatch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+        let key = (dispatch.kernel.stem, dispatch.entry, bits);
+        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
+            return pipeline.clone();
+        }
+        let module = self.module(dispatch.kernel);
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(dispatch.kernel.stem),
+            layout: None,
+            module: &module,
+            entry_point: Some(dispatch.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &dispatch.constants,
+                // Every kernel writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        lock(&self.pipelines).insert(key, pipeline.clone());
+        pipeline
+    }
+
+    fn module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {
+        lock(&self.modules)
+            .entry(kernel.stem)
+            .or_insert_with(|| {
+                self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(kernel.stem),
+                    source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
+                })
+            })
+            .clone()
+    }
+}

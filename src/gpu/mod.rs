@@ -1,0 +1,31 @@
+//! The device layer: the only code that names wgpu.
+
+pub mod adapter;
+pub mod context;
+pub mod memory;
+pub mod plan;
+
+pub use adapter::{AdapterDescription, AdapterKind, Adapters};
+pub use context::Context;
+pub use memory::MemoryPlan;
+pub use plan::{DispatchTime, Plan};
+
+/// The limits a device is asked for, and plans are made within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one storage binding.
+    pub binding: u64,
+    /// Bytes of one buffer.
+    pub buffer: u64,
+    /// Workgroups of one dimension.
+    pub groups: u32,
+    /// Bytes that a uniform binding's offset is a multiple of.
+    pub uniform_alignment: u32,
+}
+
+impl Default for Limits {
+    /// WebGPU's defaults, which every device of the standard has.
+    fn default() -> Self {
+        Limits { binding: 128 << 20, buffer: 256 << 20, groups: 65_535, uniform_alignment: 256 }
+    }
+}

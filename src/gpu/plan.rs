@@ -1,0 +1,332 @@
+//! A recording made ready for one device: pipelines, buffers and bind groups, made once and replayed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::{Buffer, Context};
+use super::memory::MemoryPlan;
+use crate::outputs::{Outputs, Raw};
+use crate::recording::{Recording, TensorId};
+use crate::tensor::Element;
+use crate::{Error, Result};
+
+/// A recording on a device.
+pub struct Plan {
+    context: Arc<Context>,
+    recording: Recording,
+    memory: MemoryPlan,
+    buffers: Vec<Buffer>,
+    steps: Vec<Step>,
+    readback: Vec<(TensorId, Buffer)>,
+    // Kept alive for the bind groups.
+    _uniforms: Buffer,
+    _constants: Vec<Arc<Buffer>>,
+}
+
+struct Step {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    grid: [u32; 3],
+}
+
+/// How long one dispatch took on the device.
+#[derive(Clone, Debug)]
+pub struct DispatchTime {
+    /// The kernel's stem.
+    pub kernel: &'static str,
+    /// The layer.
+    pub layer: String,
+    /// Between the pass's two timestamps.
+    pub time: Duration,
+}
+
+impl Plan {
+    /// Compiles pipelines, allocates buffers and uploads parameters.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if something exceeds the device's limits or memory, [`Error::DeviceLost`].
+    pub async fn new(context: &Arc<Context>, recording: Recording) -> Result<Plan> {
+        let limits = context.limits();
+        let memory = MemoryPlan::new(&recording, limits)?;
+        let dispatches: Vec<_> = recording.ops().map(|op| (op.layer(), op.dispatch(&recording))).collect();
+        // The memory plan has checked that every grid folds.
+        let grids: Vec<[u32; 3]> = dispatches.iter().filter_map(|(_, d)| d.groups.fold(limits.groups)).collect();
+        let mut pipelines = Vec::new();
+        for (layer, d) in &dispatches {
+            // One scope each: the browser reports an invalid shader only through its scope, and silently goes on.
+            pipelines.push(context.scoped(&format!("{layer}: {}", d.kernel.stem), || context.pipeline(d)).await?);
+        }
+        let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let made = context.scoped("allocating the plan's buffers", || {
+            let buffers: Vec<Buffer> =
+                memory.buffers.iter().enumerate().map(|(i, &n)| context.buffer(&format!("tensors {i}"), n, storage)).collect();
+            let constants: Vec<Option<Arc<Buffer>>> =
+                recording.tensors().map(|(_, _, c)| c.map(|c| context.constant(c))).collect();
+            let alignment = u64::from(limits.uniform_alignment);
+            let mut uniform_bytes = Vec::new();
+            let mut offsets = Vec::new();
+            for (_, d) in &dispatches {
+                offsets.push(uniform_bytes.len() as u64);
+                uniform_bytes.extend_from_slice(&d.uniform);
+                uniform_bytes.resize(uniform_bytes.len().next_multiple_of(alignment as usize), 0);
+            }
+            let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+            let uniforms = context.buffer("uniforms", uniform_bytes.len() as u64, usage);
+            context.queue.write_buffer(&uniforms.raw, 0, &uniform_bytes);
+            let whole = |id: TensorId| match (&constants[id.0], memory.slots[id.0]) {
+                (Some(constant), _) => constant.raw.as_entire_binding(),
+                (None, slot) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &buffers[slot.unwrap_or(0)].raw,
+                    offset: 0,
+                    size: wgpu::BufferSize::new(recording.get(id).bytes().max(16)),
+                }),
+            };
+            let steps: Vec<Step> = dispatches
+                .iter()
+                .zip(pipelines)
+                .zip(&grids)
+                .zip(offsets)
+                .map(|((((layer, d), pipeline), &grid), offset)| {
+                    let mut entries: Vec<_> = d
+                        .bindings
+                        .iter()
+                        .map(|&(binding, id)| wgpu::BindGroupEntry { binding, resource: whole(id) })
+                        .collect();
+                    entries.push(wgpu::BindGroupEntry {
+                        binding: d.kernel.bindings.len() as u32,
+                        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                            buffer: &uniforms.raw,
+                            offset,
+                            size: wgpu::BufferSize::new(d.uniform.len() as u64),
+                        }),
+                    });
+                    let bind_group = context.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                        label: Some(layer),
+                        layout: &pipeline.get_bind_group_layout(0),
+                        entries: &entries,
+                    });
+                    Step { pipeline, bind_group, grid }
+                })
+                .collect();
+            let read = recording.outputs.iter().flat_map(|o| o.windows.iter().copied()).chain(recording.counts);
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+            let readback: Vec<_> =
+                read.map(|id| (id, context.buffer("readback", recording.get(id).bytes(), usage))).collect();
+            let constants: Vec<Arc<Buffer>> = constants.into_iter().flatten().collect();
+            (buffers, constants, uniforms, steps, readback)
+        });
+        let (buffers, constants, uniforms, steps, readback) = made.await?;
+        drop(dispatches);
+        Ok(Plan {
+            context: context.clone(),
+            recording,
+            memory,
+            buffers,
+            steps,
+            readback,
+            _uniforms: uniforms,
+            _constants: constants,
+        })
+    }
+
+    /// The recording it runs.
+    pub fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// What it allocated.
+    pub fn memory(&self) -> &MemoryPlan {
+        &self.memory
+    }
+
+    /// Runs on `input`, the input tensor's elements in its own layout; reads every output back.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the length of `input` is not the input tensor's, [`Error::Gpu`], [`Error::DeviceLost`].
+    pub async fn run(&mut self, input: &[f32]) -> Result<Outputs> {
+        self.upload(input).await?;
+        let recorded = self.context.scoped("running the plan", || {
+            let mut encoder = self.context.device.create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                for step in &self.steps {
+                    pass.set_pipeline(&step.pipeline);
+                    pass.set_bind_group(0, &step.bind_group, &[]);
+                    pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
+                }
+            }
+            for (id, buffer) in &self.readback {
+                let from = &self.buffers[self.memory.slots[id.0].unwrap_or(0)];
+                encoder.copy_buffer_to_buffer(&from.raw, 0, &buffer.raw, 0, self.recording.get(*id).bytes());
+            }
+            self.context.queue.submit([encoder.finish()]);
+        });
+        recorded.await?;
+        self.read_back().await
+    }
+
+    async fn upload(&self, input: &[f32]) -> Result<()> {
+        let Some(id) = self.recording.input else { return Ok(()) };
+        let expected = self.recording.get(id).len();
+        if input.len() != expected {
+            return Err(Error::Input(format!("the input has {} elements; the plan takes {expected}", input.len())));
+        }
+        let to = &self.buffers[self.memory.slots[id.0].unwrap_or(0)];
+        let written = self.context.scoped("uploading the input", || {
+            self.context.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(input));
+        });
+        written.await
+    }
+
+    async fn read_back(&self) -> Result<Outputs> {
+        let mut read = std::collections::HashMap::new();
+        let mut waiting = Vec::new();
+        for (id, buffer) in &self.readback {
+            let (sender, receiver) = oneshot();
+            buffer.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
+            waiting.push((*id, buffer, receiver));
+        }
+        self.wait()?;
+        for (id, buffer, receiver) in waiting {
+            let mapped = receiver.await;
+            self.context.check()?;
+            mapped.map_err(|e| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name)))?;
+            let raw = {
+                let view = buffer
+                    .raw
+                    .get_mapped_range(..)
+                    .map_err(|e| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name)))?;
+                let bytes: &[u8] = &view[..self.recording.get(id).bytes() as usize];
+                match self.recording.get(id).element {
+                    Element::Real => Raw::Real(bytemuck::pod_collect_to_vec(bytes)),
+                    _ => Raw::Packed(bytemuck::pod_collect_to_vec(bytes)),
+                }
+            };
+            buffer.raw.unmap();
+            read.insert(id, raw);
+        }
+        Ok(Outputs::read(&self.recording, |id| read.remove(&id).unwrap_or_else(|| Raw::Packed(Vec::new()))))
+    }
+
+    /// Lets the device finish. The browser does so by itself.
+    fn wait(&self) -> Result<()> {
+        match self.context.device.poll(wgpu::PollType::wait_indefinitely()) {
+            Ok(_) => self.context.check(),
+            Err(e) => {
+                self.context.check()?;
+                Err(Error::Gpu(format!("waiting for {}: {e}", self.context.name())))
+            }
+        }
+    }
+
+    /// Runs each dispatch in a pass of its own between two timestamps. Slower than [`Plan::run`] as a whole.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the device has no timestamps, and as [`Plan::run`].
+    pub async fn run_timed(&mut self, input: &[f32]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        if !self.context.has_timestamps() {
+            return Err(Error::Gpu(format!("{} has no timestamp queries", self.context.name())));
+        }
+        self.upload(input).await?;
+        const PAIRS: usize = 1024; // a query set holds at most 4,096 timestamps
+        let mut times = Vec::new();
+        for (n, chunk) in self.steps.chunks(PAIRS).enumerate() {
+            let count = 2 * chunk.len() as u32;
+            let bytes = 8 * u64::from(count);
+            let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
+            let run = self.context.scoped("timing the plan", || {
+                let device = &self.context.device;
+                let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+                    label: Some("timestamps"),
+                    ty: wgpu::QueryType::Timestamp,
+                    count,
+                });
+                let usage_resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+                let resolved = self.context.buffer("timestamps", bytes, usage_resolve);
+                let mapped = self.context.buffer("timestamps read back", bytes, usage);
+                let mut encoder = device.create_command_encoder(&Default::default());
+                for (i, step) in chunk.iter().enumerate() {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                            query_set: &queries,
+                            beginning_of_pass_write_index: Some(2 * i as u32),
+                            end_of_pass_write_index: Some(2 * i as u32 + 1),
+                        }),
+                    });
+                    pass.set_pipeline(&step.pipeline);
+                    pass.set_bind_group(0, &step.bind_group, &[]);
+                    pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
+                }
+                encoder.resolve_query_set(&queries, 0..count, &resolved.raw, 0);
+                encoder.copy_buffer_to_buffer(&resolved.raw, 0, &mapped.raw, 0, bytes);
+                if (n + 1) * PAIRS >= self.steps.len() {
+                    for (id, buffer) in &self.readback {
+                        let from = &self.buffers[self.memory.slots[id.0].unwrap_or(0)];
+                        encoder.copy_buffer_to_buffer(&from.raw, 0, &buffer.raw, 0, self.recording.get(*id).bytes());
+                    }
+                }
+                self.context.queue.submit([encoder.finish()]);
+                mapped
+            });
+            let mapped = run.await?;
+            let (sender, receiver) = oneshot();
+            mapped.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
+            self.wait()?;
+            receiver.await.map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
+            let view =
+                mapped.raw.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
+            let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..bytes as usize]);
+            let period = f64::from(self.context.queue.get_timestamp_period());
+            times.extend(stamps.chunks_exact(2).map(|s| (s[1].saturating_sub(s[0])) as f64 * period));
+        }
+        let outputs = self.read_back().await?;
+        let times = self
+            .recording
+            .ops()
+            .zip(times)
+            .map(|(op, ns)| DispatchTime {
+                kernel: op.kernel().stem,
+                layer: op.layer().to_owned(),
+                time: Duration::from_nanos(ns as u64),
+            })
+            .collect();
+        Ok((outputs, times))
+    }
+}
+
+/// A value sent once, from a callback of the device to a future.
+fn oneshot<T: Send + 'static>() -> (Sender<T>, Receiver<T>) {
+    let shared = Arc::new(std::sync::Mutex::new((None, None)));
+    (Sender(shared.clone()), Receiver(shared))
+}
+
+type Shared<T> = Arc<std::sync::Mutex<(Option<T>, Option<std::task::Waker>)>>;
+
+struct Sender<T>(Shared<T>);
+struct Receiver<T>(Shared<T>);
+
+impl<T> Sender<T> {
+    fn send(self, value: T) {
+        let mut shared = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.0 = Some(value);
+        if let Some(waker) = shared.1.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Future for Receiver<T> {
+    type Output = T;
+
+    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<T> {
+        let mut shared = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match shared.0.take() {
+            Some(value) => std::task::Poll::Ready(value),
+            None => {
+                shared.1 = Some(cx.waker().clone());
+                std::task::Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the attention kernels share: the uniform and how a window of heads lies in its tensors
+//! (`shaders/lib/head_slice.wgsl`).
+
+use super::{dim, uniform};
+use crate::recording::{Recording, TensorId};
+use crate::tensor::{Shape, words};
+
+uniform! {
+    /// The uniform of the attention kernels.
+    Attention {
+        /// N.
+        tokens: u32,
+        /// T·B.
+        images: u32,
+        /// Heads of this window.
+        heads: u32,
+        /// First head of this window.
+        first_head: u32,
+        /// d, channels of a head.
+        head_dim: u32,
+        /// Words of a packed token.
+        words: u32,
+        /// Floats of a K or O token of this window.
+        real_stride: u32,
+    }
+}
+
+/// A window of heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// d, channels of a head.
+    pub dim: usize,
+    /// First head of the window.
+    pub first: usize,
+    /// Heads of the window.
+    pub count: usize,
+}
+
+/// The order in which the three factors are multiplied; equal in exact arithmetic as there is no softmax.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// `(Q Kᵀ) V`: N²·d additions a head.
+    QkV,
+    /// `Q (Kᵀ V)`: N·d² additions a head.
+    QKv,
+}
+
+impl Order {
+    /// The cheaper order for N tokens and d channels a head.
+    pub fn cheaper(tokens: usize, head_dim: usize) -> Self {
+        if tokens < head_dim { Order::QkV } else { Order::QKv }
+    }
+}
+
+/// The tiles of 32 that hold one side of a head's `Kᵀ V`.
+pub(crate) fn side(head_dim: usize) -> usize {
+    head_dim.div_ceil(32)
+}
+
+/// The shape of the `Kᵀ V` of a window of heads: `[T, B, heads, side · side, 1024]`, tile by tile.
+pub fn kv_shape(of: Shape, heads: Heads) -> Shape {
+    Shape { height: heads.count, width: side(heads.dim) * side(heads.dim), channels: 1024, ..of }
+}
+
+/// The uniform of a window of heads whose packed tensors look like `packed` and whose real one is `real`.
+pub(super) fn uniform_of(recording: &Recording, packed: TensorId, real: TensorId, heads: Heads) -> Attention {
+    let shape = recording.get(packed).shape;
+    Attention {
+        tokens: dim(shape.tokens()),
+        images: dim(shape.steps * shape.batch),
+        heads: dim(heads.count),
+        first_head: dim(heads.first),
+        head_dim: dim(heads.dim),
+        words: dim(words(shape.channels)),
+        real_stride: dim(recording.get(real).row()),
+    }
+}

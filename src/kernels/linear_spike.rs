@@ -1,0 +1,44 @@
+//! `linear_spike`: packed spikes times f32 weights, token by token, then batch norm and an epilogue.
+
+use super::product::{self, SpikeProduct};
+use super::{Dispatch, Kernel, Op};
+use crate::recording::Recording;
+use crate::reference::{HostTensors, linear_spike as twin};
+
+/// The kernel.
+pub static KERNEL: Kernel = Kernel {
+    stem: "linear_spike",
+    sources: &[
+        include_str!("../../shaders/linear_spike.wgsl"),
+        include_str!("../../shaders/lib/spike_product.wgsl"),
+        include_str!("../../shaders/lib/product_epilogue.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    entries: product::ENTRIES,
+    bindings: product::BINDINGS,
+    uniform: product::Product::LAYOUT,
+    uniform_size: size_of::<product::Product>(),
+    constants: product::constants,
+};
+
+/// Input `[T, B, H, W, I]` packed, weights `[O, I, 1, 1]`.
+#[derive(Clone, Debug)]
+pub struct LinearSpike(pub SpikeProduct);
+
+impl Op for LinearSpike {
+    fn kernel(&self) -> &'static Kernel {
+        &KERNEL
+    }
+
+    fn layer(&self) -> &str {
+        &self.0.layer
+    }
+
+    fn dispatch(&self, recording: &Recording) -> Dispatch {
+        self.0.dispatch(&KERNEL, recording)
+    }
+
+    fn reference(&self, host: &mut HostTensors) {
+        twin::run(&self.0, host);
+    }
+}

@@ -1,0 +1,189 @@
+//! One module for each op: its parameters, its bindings and its dispatches. Every op has a WGSL file of its name in `shaders/`
+//! and a twin of its name in [`crate::reference`].
+
+use crate::recording::{Access, Recording, TensorId};
+use crate::reference::HostTensors;
+
+pub mod attention;
+pub mod attention_kv;
+pub mod attention_q_kv;
+pub mod attention_qk_v;
+pub mod conv3x3_real;
+pub mod conv3x3_spike;
+pub mod head;
+pub mod lif;
+pub mod linear_spike;
+pub mod maxpool_real;
+pub mod maxpool_spike;
+pub mod neuron;
+pub mod product;
+pub mod residual_add;
+pub mod spike_count;
+pub mod spike_gap;
+
+/// A WGSL module: a kernel's own text followed by the shared functions it uses, so that error lines keep their numbers.
+pub struct Kernel {
+    /// The file's stem, the op's name and the pipeline's label.
+    pub stem: &'static str,
+    /// The text, the kernel's own file first.
+    pub sources: &'static [&'static str],
+    /// Entry points.
+    pub entries: &'static [&'static str],
+    /// The storage bindings in order, with their access; the uniform's binding number follows them.
+    pub bindings: &'static [(&'static str, Access)],
+    /// Name, and field names with their byte offsets, of the uniform struct.
+    pub uniform: (&'static str, &'static [(&'static str, usize)]),
+    /// Size of the uniform struct in bytes.
+    pub uniform_size: usize,
+    /// Every set of override constants that a model can ask for.
+    pub constants: fn() -> Vec<Constants>,
+}
+
+/// Override constants by name.
+pub type Constants = Vec<(&'static str, f64)>;
+
+impl Kernel {
+    /// The whole module's text.
+    pub fn source(&self) -> String {
+        self.sources.join("\n")
+    }
+}
+
+/// Every kernel there is.
+pub const KERNELS: &[&Kernel] = &[
+    &attention_kv::KERNEL,
+    &attention_q_kv::KERNEL,
+    &attention_qk_v::KERNEL,
+    &conv3x3_real::KERNEL,
+    &conv3x3_spike::KERNEL,
+    &head::KERNEL,
+    &lif::KERNEL,
+    &linear_spike::KERNEL,
+    &maxpool_real::KERNEL,
+    &maxpool_spike::KERNEL,
+    &residual_add::KERNEL,
+    &spike_count::KERNEL,
+    &spike_gap::KERNEL,
+];
+
+/// One dispatch of a kernel.
+pub struct Dispatch {
+    /// Which kernel.
+    pub kernel: &'static Kernel,
+    /// Which of its entry points.
+    pub entry: &'static str,
+    /// The values of its override constants.
+    pub constants: Constants,
+    /// Binding number and tensor, for the bindings that the entry point uses.
+    pub bindings: Vec<(u32, TensorId)>,
+    /// The uniform struct's bytes.
+    pub uniform: Vec<u8>,
+    /// How many workgroups; `x` may exceed the limit of a dimension and is folded over `y` if `y` is 1, `y` over `z` likewise.
+    pub groups: Groups,
+}
+
+/// The workgroups of a dispatch, before they are folded into the limit of each dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// `[n]` workgroups in a line, folded over x and y, times `z`.
+    Line {
+        /// Workgroups in the line.
+        n: u64,
+        /// Depth.
+        z: u32,
+    },
+    /// `x` times a line of `n` folded over y and z.
+    Column {
+        /// Width.
+        x: u32,
+        /// Workgroups in the line.
+        n: u64,
+    },
+    /// Exactly these.
+    Exact([u32; 3]),
+}
+
+impl Groups {
+    /// The grid within `limit` workgroups a dimension; `None` where it does not fit.
+    pub fn fold(self, limit: u32) -> Option<[u32; 3]> {
+        let halves = |n: u64| {
+            let second = n.div_ceil(u64::from(limit)).max(1);
+            let first = n.div_ceil(second);
+            Some((u32::try_from(first).ok()?, u32::try_from(second).ok()?))
+        };
+        let grid = match self {
+            Groups::Line { n, z } => {
+                let (x, y) = halves(n)?;
+                [x, y, z]
+            }
+            Groups::Column { x, n } => {
+                let (y, z) = halves(n)?;
+                [x, y, z]
+            }
+            Groups::Exact(grid) => grid,
+        };
+        grid.iter().all(|&g| g <= limit).then_some(grid)
+    }
+}
+
+/// One op of a recording.
+pub trait Op: Send + Sync {
+    /// Which kernel runs it.
+    fn kernel(&self) -> &'static Kernel;
+    /// The layer it belongs to, e.g. `block.0.attn.q`.
+    fn layer(&self) -> &str;
+    /// Every tensor it touches.
+    fn operands(&self, recording: &Recording) -> Vec<(TensorId, Access)> {
+        let dispatch = self.dispatch(recording);
+        dispatch.bindings.iter().map(|&(slot, id)| (id, dispatch.kernel.bindings[slot as usize].1)).collect()
+    }
+    /// Its dispatch.
+    fn dispatch(&self, recording: &Recording) -> Dispatch;
+    /// Its twin on the host.
+    fn reference(&self, host: &mut HostTensors);
+}
+
+/// Declares a `#[repr(C)]` uniform struct of 4-byte scalars together with the names and offsets of its fields, which a test
+/// compares with the WGSL struct of the same name.
+macro_rules! uniform {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $ty),* }
+        impl $name {
+            /// The WGSL struct's name and its fields with their byte offsets.
+            pub const LAYOUT: (&'static str, &'static [(&'static str, usize)]) =
+                (stringify!($name), &[$((stringify!($field), std::mem::offset_of!($name, $field))),*]);
+        }
+    };
+}
+pub(crate) use uniform;
+
+/// A dimension as the u32 that a uniform holds. Sizes are checked against the device's limits when the plan is made, and
+/// no tensor within them has a dimension that does not fit.
+pub(crate) fn dim(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// The uniform struct's bytes.
+pub(crate) fn bytes_of(uniform: &impl bytemuck::NoUninit) -> Vec<u8> {
+    bytemuck::bytes_of(uniform).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_fold_within_the_limit() {
+        assert_eq!(Groups::Line { n: 70_000, z: 3 }.fold(65_535), Some([35_000, 2, 3]));
+        assert_eq!(Groups::Line { n: 1, z: 1 }.fold(65_535), Some([1, 1, 1]));
+        assert_eq!(Groups::Column { x: 5, n: 65_536 }.fold(65_535), Some([5, 32_768, 2]));
+        assert_eq!(Groups::Exact([65_536, 1, 1]).fold(65_535), None);
+        for n in [1u64, 99, 65_535, 65_536, 1_000_003] {
+            let [x, y, _] = Groups::Line { n, z: 1 }.fold(1_000).unwrap_or_default();
+            assert!(n > 1_000_000 || u64::from(x) * u64::from(y) >= n);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What `linear_spike` and `conv3x3_spike` share: the uniform, the epilogues and the layout of their weights
+//! (`shaders/lib/spike_product.wgsl`, `shaders/lib/product_epilogue.wgsl`).
+
+use super::neuron::Neuron;
+use super::{Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
+use crate::recording::{Access, Recording, TensorId};
+use crate::tensor::{vectors, words};
+
+uniform! {
+    /// The uniform of a spike product.
+    Product {
+        /// B·H·W output tokens.
+        rows: u32,
+        /// T.
+        steps: u32,
+        /// H, conv only.
+        height: u32,
+        /// W, conv only.
+        width: u32,
+        /// Input channels.
+        channels_in: u32,
+        /// Words of an input token.
+        words_in: u32,
+        /// Output channels of this window.
+        channels_out: u32,
+        /// vec4f or words from one output token to the next.
+        out_stride: u32,
+        /// First output word of this window.
+        out_first: u32,
+        /// Words from a token's plus word to its minus word.
+        minus_plane: u32,
+        /// Row tiles.
+        tiles: u32,
+        /// Firing threshold.
+        v_threshold: f32,
+        /// Reset potential, also the membrane's start.
+        v_reset: f32,
+        /// 1/τ.
+        inv_tau: f32,
+    }
+}
+
+/// What follows the product inside the kernel.
+#[derive(Clone, Debug)]
+pub enum Epilogue {
+    /// `y = [relu](sum · scale + shift)` to a real tensor.
+    Real {
+        /// The real tensor (one channel window).
+        out: TensorId,
+        /// Whether negative values become 0.
+        relu: bool,
+    },
+    /// `y = sum · scale + shift + residual` to a real tensor.
+    Residual {
+        /// The membrane residual (one channel window).
+        residual: TensorId,
+        /// The real tensor (one channel window).
+        out: TensorId,
+    },
+    /// LIF over T, binary or, where `out` is ternary, ternary.
+    Fire {
+        /// The packed tensor.
+        out: TensorId,
+        /// The neuron.
+        neuron: Neuron,
+        /// First channel of this window, a multiple of 32.
+        first_channel: usize,
+    },
+}
+
+/// A product of packed spikes with f32 weights, for one window of output channels.
+#[derive(Clone, Debug)]
+pub struct SpikeProduct {
+    /// The layer, e.g. `block.0.mlp.fc1`.
+    pub layer: String,
+    /// Packed spikes.
+    pub input: TensorId,
+    /// [`pack_weights`] of this window.
+    pub weights: TensorId,
+    /// [`pack_scale_shift`] of this window.
+    pub scale_shift: TensorId,
+    /// Output channels of this window.
+    pub channels_out: usize,
+    /// What follows.
+    pub epilogue: Epilogue,
+}
+
+pub(super) const BINDINGS: &[(&str, Access)] = &[
+    ("spikes_in", Access::Read),
+    ("weights", Access::Read),
+    ("scale_shift", Access::Read),
+    ("residual", Access::Read),
+    ("real_out", Access::Write),
+    ("spikes_out", Access::Write),
+];
+
+pub(super) const ENTRIES: &[&str] = &["real", "residual_real", "spikes", "ternary"];
+
+pub(super) fn constants() -> Vec<Constants> {
+    let mut all = Vec::new();
+    for block in [1.0, 2.0, 4.0, 8.0] {
+        for relu in [0.0, 1.0] {
+            for neuron in Neuron::all_constants() {
+                all.push([vec![("STEP_BLOCK", block), ("RELU", relu)], neuron].concat());
+            }
+        }
+    }
+    all
+}
+
+/// The least of 1, 2, 4, 8 that holds T, at most 8: how many timesteps one load of the weights serves.
+pub fn step_block(steps: usize) -> usize {
+    steps.next_power_of_two().clamp(1, 8)
+}
+
+impl SpikeProduct {
+    pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
+        let shape = recording.get(self.input).shape;
+        let block = step_block(shape.steps);
+        let tiles = shape.rows().div_ceil(64 / block);
+        let mut product = Product {
+            rows: dim(shape.rows()),
+            steps: dim(shape.steps),
+            height: dim(shape.height),
+            width: dim(shape.width),
+            channels_in: dim(shape.channels),
+            words_in: dim(words(shape.channels)),
+            channels_out: dim(self.channels_out),
+            tiles: dim(tiles),
+            ..Product::default()
+        };
+        let mut bindings = vec![(0, self.input), (1, self.weights), (2, self.scale_shift)];
+        let mut constants = vec![("STEP_BLOCK", block as f64)];
+        let entry = match &self.epilogue {
+            Epilogue::Real { out, relu } => {
+                product.out_stride = dim(vectors(self.channels_out));
+                constants.push(("RELU", (*relu).into()));
+                bindings.push((4, *out));
+                "real"
+            }
+            Epilogue::Residual { residual, out } => {
+                product.out_stride = dim(vectors(self.channels_out));
+                bindings.extend([(3, *residual), (4, *out)]);
+                "residual_real"
+            }
+            Epilogue::Fire { out, neuron, first_channel } => {
+                let tensor = recording.get(*out);
+                product.out_stride = dim(tensor.row());
+                product.out_first = dim(first_channel / 32);
+                product.minus_plane = dim(words(tensor.shape.channels));
+                product.v_threshold = neuron.v_threshold;
+                product.v_reset = neuron.start();
+                product.inv_tau = neuron.inv_tau();
+                constants.extend(neuron.constants());
+                bindings.push((5, *out));
+                if tensor.element == crate::tensor::Element::Ternary { "ternary" } else { "spikes" }
+            }
+        };
+        Dispatch {
+            kernel,
+            entry,
+            constants,
+            bindings,
+            uniform: bytes_of(&product),
+            groups: Groups::Line { n: tiles as u64, z: dim(self.channels_out.div_ceil(32)) },
+        }
+    }
+}
+
+/// Weights `[O][I][taps]` (a state_dict's [O, I, kh, kw]) of the output channels `out`, as the kernels read them:
+/// `[O/32][taps][I/32][32 i][32 o]`, zeros where O or I is no multiple of 32.
+pub fn pack_weights(weights: &[f32], out: std::ops::Range<usize>, inputs: usize, taps: usize) -> Vec<f32> {
+    let words_in = words(inputs);
+    let tiles = out.len().div_ceil(32);
+    let mut packed = vec![0.0; tiles * taps * words_in * 1024];
+    for (o, row) in weights.chunks_exact(inputs * taps).take(out.end).skip(out.start).enumerate() {
+        for (i, of_input) in row.chunks_exact(taps).enumerate() {
+            for (tap, &w) in of_input.iter().enumerate() {
+                let chunk = (o / 32 * taps + tap) * words_in + i / 32;
+                packed[(chunk * 32 + i % 32) * 32 + o % 32] = w;
+            }
+        }
+    }
+    packed
+}
+
+/// Per-channel scale and shift of the output channels `out` as the kernels read them: `[O/4][4 scales, 4 shifts]`, O padded
+/// to a multiple of 32 with zeros.
+pub fn pack_scale_shift(scale: &[f32], shift: &[f32], out: std::ops::Range<usize>) -> Vec<f32> {
+    let mut packed = vec![0.0; out.len().next_multiple_of(32) * 2];
+    for (o, (&a, &b)) in scale.iter().zip(shift).take(out.end).skip(out.start).enumerate() {
+        packed[o / 4 * 8 + o % 4] = a;
+        packed[o / 4 * 8 + 4 + o % 4] = b;
+    }
+    packed
+}

@@ -1,0 +1,30 @@
+//! Loops over independent pieces: on every core natively, one after another where there are no threads.
+
+/// Runs `f` on every item.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
+    use rayon::prelude::*;
+    items.into_par_iter().for_each(f);
+}
+
+/// Runs `f` on every item.
+#[cfg(target_arch = "wasm32")]
+pub fn for_each<I>(items: Vec<I>, f: impl Fn(I)) {
+    items.into_iter().for_each(f);
+}
+
+/// Cuts `[steps][rows][row]` into blocks of `block` rows; each block is its slice of every timestep, so that blocks can be
+/// written at the same time.
+pub fn row_blocks<X>(out: &mut [X], steps: usize, row: usize, block: usize) -> Vec<Vec<&mut [X]>> {
+    let a_step = out.len() / steps.max(1);
+    let mut blocks: Vec<Vec<&mut [X]>> = Vec::new();
+    for of_step in out.chunks_mut(a_step.max(1)) {
+        for (i, slice) in of_step.chunks_mut((block * row).max(1)).enumerate() {
+            match blocks.get_mut(i) {
+                Some(b) => b.push(slice),
+                None => blocks.push(vec![slice]),
+            }
+        }
+    }
+    blocks
+}
