@@ -254,10 +254,10 @@ impl Config {
             }
         }
         let d = self.embed_dim;
-        if d % 8 != 0 {
+        if !d.is_multiple_of(8) {
             return Err(Error::config("embed_dim", format!("is {d}; it must be a multiple of 8")));
         }
-        if d % self.num_heads != 0 {
+        if !d.is_multiple_of(self.num_heads) {
             let why = format!("is {}; it must divide embed_dim, which is {d}", self.num_heads);
             return Err(Error::config("num_heads", why));
         }

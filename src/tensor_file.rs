@@ -142,7 +142,7 @@ pub(crate) fn encode(mut tensors: Vec<Encoded>, metadata: &BTreeMap<String, Stri
         header.pop();
     }
     header.push('}');
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
     let mut out = Vec::with_capacity(8 + header.len() + offset);
@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(f.f64("e").unwrap()[0], 0.1);
         assert_eq!(f.shape("none").unwrap(), [1, 0]);
         assert!(f.f32("none").unwrap().is_empty());
-        assert!(f.entry("e").unwrap().range.start % 8 == 0);
+        assert!(f.entry("e").unwrap().range.start.is_multiple_of(8));
         for wrong in [f.f32("a").map(|_| ()), f.u8("c").map(|_| ()), f.f32("z").map(|_| ())] {
             assert!(matches!(wrong, Err(Error::Input(_))));
         }
