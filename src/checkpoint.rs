@@ -125,6 +125,15 @@ impl Checkpoint {
         Self::build(config, parsed, &bytes, &what, strict)
     }
 
+    /// The model trained on MNIST that the library carries, `models/mnist-2-64.safetensors`.
+    ///
+    /// # Errors
+    /// None in a released build: a test loads it.
+    pub fn built_in() -> Result<Checkpoint> {
+        let bytes = include_bytes!("../models/mnist-2-64.safetensors");
+        Self::from_bytes(bytes, "models/mnist-2-64.safetensors", true)
+    }
+
     /// [`Checkpoint::load`] from a `.safetensors` file in memory; `what` names it in messages.
     ///
     /// # Errors

@@ -8,9 +8,12 @@ pub mod error;
 pub mod files;
 pub mod gpu;
 pub mod kernels;
+pub mod layers;
+pub mod model;
 pub mod outputs;
 pub mod recording;
 pub mod reference;
+pub mod session;
 pub mod tensor;
 pub mod tensor_file;
 

@@ -20,7 +20,7 @@ struct Product {
     words_in: u32,     // words of an input token
     channels_out: u32, // of this window of output channels
     out_stride: u32,   // vec4f (real) or words (spikes) from one output token to the next
-    out_first: u32,    // first word of this window (spikes)
+    out_first: u32,    // first vec4f or word of this window
     minus_plane: u32,  // words from a token's plus word to its minus word (ternary)
     tiles: u32,        // row tiles
     v_threshold: f32,
@@ -68,7 +68,7 @@ fn normalise(sum: vec4f, vector: u32) -> vec4f {
 fn finish_real(sums: array<vec4f, 8>) {
     var all = sums;
     let vector = this_o_tile * 8u + this_thread % 8u;
-    if vector >= product.out_stride {
+    if vector * 4u >= product.channels_out {
         return;
     }
     for (var r = 0u; r < THREAD_ROWS; r += 1u) {
@@ -79,7 +79,7 @@ fn finish_real(sums: array<vec4f, 8>) {
             if RELU {
                 y = max(y, vec4f());
             }
-            real_out[(step * product.rows + token) * product.out_stride + vector] = y;
+            real_out[(step * product.rows + token) * product.out_stride + product.out_first + vector] = y;
         }
     }
 }
@@ -87,14 +87,14 @@ fn finish_real(sums: array<vec4f, 8>) {
 fn finish_residual(sums: array<vec4f, 8>) {
     var all = sums;
     let vector = this_o_tile * 8u + this_thread % 8u;
-    if vector >= product.out_stride {
+    if vector * 4u >= product.channels_out {
         return;
     }
     for (var r = 0u; r < THREAD_ROWS; r += 1u) {
         let token = row_token(this_thread / 8u, r);
         let step = row_step(r);
         if token < product.rows && step < product.steps {
-            let at = (step * product.rows + token) * product.out_stride + vector;
+            let at = (step * product.rows + token) * product.out_stride + product.out_first + vector;
             real_out[at] = normalise(all[r], vector) + residual[at];
         }
     }

@@ -4,7 +4,7 @@
 use super::neuron::Neuron;
 use super::{Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::tensor::{vectors, words};
+use crate::tensor::words;
 
 uniform! {
     /// The uniform of a spike product.
@@ -25,7 +25,7 @@ uniform! {
         channels_out: u32,
         /// vec4f or words from one output token to the next.
         out_stride: u32,
-        /// First output word of this window.
+        /// First vec4f or word of this window.
         out_first: u32,
         /// Words from a token's plus word to its minus word.
         minus_plane: u32,
@@ -45,17 +45,21 @@ uniform! {
 pub enum Epilogue {
     /// `y = [relu](sum · scale + shift)` to a real tensor.
     Real {
-        /// The real tensor (one channel window).
+        /// The real tensor.
         out: TensorId,
+        /// Where in it this window of output channels begins, a multiple of 32.
+        first_channel: usize,
         /// Whether negative values become 0.
         relu: bool,
     },
     /// `y = sum · scale + shift + residual` to a real tensor.
     Residual {
-        /// The membrane residual (one channel window).
+        /// The membrane residual, of `out`'s shape.
         residual: TensorId,
-        /// The real tensor (one channel window).
+        /// The real tensor.
         out: TensorId,
+        /// Where in it this window of output channels begins, a multiple of 32.
+        first_channel: usize,
     },
     /// LIF over T, binary or, where `out` is ternary, ternary.
     Fire {
@@ -132,14 +136,16 @@ impl SpikeProduct {
         let mut bindings = vec![(0, self.input), (1, self.weights), (2, self.scale_shift)];
         let mut constants = vec![("STEP_BLOCK", block as f64)];
         let entry = match &self.epilogue {
-            Epilogue::Real { out, relu } => {
-                product.out_stride = dim(vectors(self.channels_out));
+            Epilogue::Real { out, first_channel, relu } => {
+                product.out_stride = dim(recording.get(*out).row() / 4);
+                product.out_first = dim(first_channel / 4);
                 constants.push(("RELU", (*relu).into()));
                 bindings.push((4, *out));
                 "real"
             }
-            Epilogue::Residual { residual, out } => {
-                product.out_stride = dim(vectors(self.channels_out));
+            Epilogue::Residual { residual, out, first_channel } => {
+                product.out_stride = dim(recording.get(*out).row() / 4);
+                product.out_first = dim(first_channel / 4);
                 bindings.extend([(3, *residual), (4, *out)]);
                 "residual_real"
             }

@@ -90,15 +90,14 @@ impl<F: Real> Product<'_, F> {
         }
     }
 
-    /// `y = [relu](sum · scale + shift) [+ residual]` into `[T][B·H·W][4⌈O/4⌉]`.
-    pub fn real(&self, relu: bool, residual: Option<&[F]>, out: &mut [F]) {
-        let row = 4 * vectors(self.channels_out);
+    /// `y = [relu](sum · scale + shift) [+ residual]` into rows of `row` floats, from channel `first_channel` on.
+    pub fn real(&self, row: usize, first_channel: usize, relu: bool, residual: Option<&[F]>, out: &mut [F]) {
         let blocks = parallel::row_blocks(out, self.shape.steps, row, BLOCK);
         parallel::for_each(blocks.into_iter().enumerate().collect(), |(i, mut block)| {
             let tokens = block[0].len() / row;
             self.block(i * BLOCK, tokens, |step, token, o_tile, y| {
-                let n = (row - o_tile * 32).min(32);
-                let at = token * row + o_tile * 32;
+                let n = (4 * vectors(self.channels_out) - o_tile * 32).min(32);
+                let at = token * row + first_channel + o_tile * 32;
                 let out = &mut block[step][at..at + n];
                 out.copy_from_slice(&y[..n]);
                 if relu {
@@ -165,14 +164,16 @@ pub(super) fn run(op: &SpikeProduct, taps: usize, host: &mut HostTensors) {
         })
     };
     match &op.epilogue {
-        Epilogue::Real { out, relu } => {
+        Epilogue::Real { out, first_channel, relu } => {
+            let row = host.recording.get(*out).row();
             let mut y = host.take_real(*out);
-            product(host, &mut |p| p.real(*relu, None, &mut y));
+            product(host, &mut |p| p.real(row, *first_channel, *relu, None, &mut y));
             host.put_real(*out, y);
         }
-        Epilogue::Residual { residual, out } => {
+        Epilogue::Residual { residual, out, first_channel } => {
+            let row = host.recording.get(*out).row();
             let mut y = host.take_real(*out);
-            product(host, &mut |p| p.real(false, Some(host.real(*residual)), &mut y));
+            product(host, &mut |p| p.real(row, *first_channel, false, Some(host.real(*residual)), &mut y));
             host.put_real(*out, y);
         }
         Epilogue::Fire { out, neuron, first_channel } => {

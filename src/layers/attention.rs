@@ -1,0 +1,95 @@
+//! A²OS²A, accurate addition-only spiking self-attention (arXiv 2503.00226): binary Q, ReLU K, ternary V, no softmax, no scale.
+
+use super::conv_bn::ConvBn;
+use super::{RealTensor, Recorder};
+use crate::kernels::attention::{Heads, Order, kv_shape, side};
+use crate::kernels::attention_kv::AttentionKv;
+use crate::kernels::attention_q_kv::AttentionQKv;
+use crate::kernels::attention_qk_v::AttentionQkV;
+use crate::kernels::neuron::Neuron;
+use crate::recording::TensorId;
+use crate::tensor::{Element, Shape};
+
+/// `U' = BN(A Wo + b) + U` with `A = LIF((Q Kᵀ) V)`, Q, K, V from `S = LIF(U)`.
+#[derive(Debug)]
+pub struct Attention {
+    /// `block.<n>.attn`.
+    pub name: String,
+    /// Q before its neuron.
+    pub q: ConvBn,
+    /// K before its ReLU.
+    pub k: ConvBn,
+    /// V before its ternary neuron.
+    pub v: ConvBn,
+    /// The output projection.
+    pub proj: ConvBn,
+    /// Attention heads.
+    pub num_heads: usize,
+    /// Every neuron but the attention's.
+    pub neuron: Neuron,
+    /// The neuron after (Q Kᵀ) V.
+    pub attn_neuron: Neuron,
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Attention {
+    /// Records the layer on the residual membrane `u`.
+    pub fn record(&self, r: &mut Recorder, u: &RealTensor) -> RealTensor {
+        let name = &self.name;
+        let shape = u.shape;
+        let s = r.lif(&format!("{name}.shortcut_lif"), u, shape.steps, self.neuron, Element::Spikes);
+        let q = self.q.record_fire(r, s, &format!("{name}.q_lif"), self.neuron, Element::Spikes);
+        let order = r.options.order.unwrap_or(Order::cheaper(shape.tokens(), shape.channels / self.num_heads));
+        let k = self.key_tensor(r, shape, order);
+        self.k.record_into(r, s, true, &k);
+        let v = self.v.record_fire(r, s, &format!("{name}.v_lif"), self.neuron, Element::Ternary);
+        r.trace(format!("k.{name}"), &k);
+        let o = self.record_sums(r, order, q, &k, v);
+        r.trace(format!("o.{name}"), &o);
+        let a = r.lif(&format!("{name}.attn_lif"), &o, shape.steps, self.attn_neuron, Element::Spikes);
+        let u = self.proj.record_residual(r, a, u);
+        r.trace(format!("u.{name}"), &u);
+        u
+    }
+
+    /// K (and O, which is cut alike), in windows of whole heads that begin at whole words.
+    fn key_tensor(&self, r: &mut Recorder, shape: Shape, order: Order) -> RealTensor {
+        let d = shape.channels / self.num_heads;
+        let granule = d / gcd(d, 32) * 32;
+        let a_head = 4096 * (shape.steps * shape.batch * side(d) * side(d)) as u64;
+        let most = match order {
+            Order::QKv => (r.most_bytes() / a_head) as usize * d,
+            Order::QkV => usize::MAX,
+        };
+        r.real_within(&format!("{}.k", self.name), shape, granule, most)
+    }
+
+    fn record_sums(&self, r: &mut Recorder, order: Order, q: TensorId, k: &RealTensor, v: TensorId) -> RealTensor {
+        let d = k.shape.channels / self.num_heads;
+        let name = format!("{}.qkv", self.name);
+        let mut windows = Vec::new();
+        for (channels, k) in &k.windows {
+            let heads = Heads { dim: d, first: channels.start / d, count: channels.len() / d };
+            let shape = r.recording.get(*k).shape;
+            let layer = self.name.clone();
+            match order {
+                Order::QkV => {
+                    let o = r.recording.tensor(name.clone(), Element::Real, shape);
+                    r.recording.push(AttentionQkV { layer, q, k: *k, v, o, heads });
+                    windows.push((channels.clone(), o));
+                }
+                Order::QKv => {
+                    let m = r.recording.tensor(format!("{}.kv", self.name), Element::Real, kv_shape(shape, heads));
+                    r.recording.push(AttentionKv { layer: layer.clone(), k: *k, v, m, heads });
+                    let o = r.recording.tensor(name.clone(), Element::Real, shape);
+                    r.recording.push(AttentionQKv { layer, q, m, o, heads });
+                    windows.push((channels.clone(), o));
+                }
+            }
+        }
+        RealTensor { shape: k.shape, windows }
+    }
+}

@@ -1,0 +1,165 @@
+//! A convolution of packed spikes (3×3 or 1×1) with its batch norm folded in.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{RealTensor, Recorder};
+use crate::kernels::conv3x3_spike::Conv3x3Spike;
+use crate::kernels::linear_spike::LinearSpike;
+use crate::kernels::neuron::Neuron;
+use crate::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
+use crate::kernels::residual_add::ResidualAddOp;
+use crate::recording::{Constant, TensorId};
+use crate::tensor::{Element, words};
+
+/// A parameter in tiles of 32 output channels, whole and cut into windows; each cut is made once, for all plans to share.
+#[derive(Debug)]
+pub(super) struct Tiled {
+    whole: Arc<Constant>,
+    a_tile: usize,
+    cuts: Mutex<HashMap<Range<usize>, Arc<Constant>>>,
+}
+
+impl Tiled {
+    pub(super) fn new(name: String, data: Vec<f32>, a_tile: usize) -> Self {
+        Tiled { whole: Arc::new(Constant { name, data }), a_tile, cuts: Mutex::default() }
+    }
+
+    /// The part of the output channels `out`, which begins at a multiple of 32.
+    pub(super) fn window(&self, out: &Range<usize>) -> Arc<Constant> {
+        let part = out.start / 32 * self.a_tile..out.end.div_ceil(32) * self.a_tile;
+        if part == (0..self.whole.data.len()) {
+            return self.whole.clone();
+        }
+        let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
+        let cut = cuts.entry(part.clone()).or_insert_with(|| {
+            let name = format!("{} {out:?}", self.whole.name);
+            Arc::new(Constant { name, data: self.whole.data[part].to_vec() })
+        });
+        cut.clone()
+    }
+
+    /// The most output channels whose part stays within `bytes`, a multiple of 32.
+    pub(super) fn channels_within(&self, bytes: u64) -> usize {
+        (bytes / (4 * self.a_tile as u64)) as usize * 32
+    }
+}
+
+/// `conv → BN`, its input packed spikes.
+#[derive(Debug)]
+pub struct ConvBn {
+    name: String,
+    inputs: usize,
+    outputs: usize,
+    taps: usize,
+    weights: Tiled,
+    scale_shift: Tiled,
+}
+
+impl ConvBn {
+    /// `weights` `[O][I][taps]` (taps 1 or 9), `scale` and `shift` `[O]`.
+    pub fn new(name: &str, weights: &[f32], inputs: usize, taps: usize, scale: &[f32], shift: &[f32]) -> Self {
+        let outputs = scale.len();
+        ConvBn {
+            name: name.to_owned(),
+            inputs,
+            outputs,
+            taps,
+            weights: Tiled::new(
+                format!("{name} weights"),
+                pack_weights(weights, 0..outputs, inputs, taps),
+                taps * words(inputs) * 1024,
+            ),
+            scale_shift: Tiled::new(format!("{name} scale and shift"), pack_scale_shift(scale, shift, 0..outputs), 64),
+        }
+    }
+
+    /// Output channels.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `of` cut into windows whose weights stay within a binding.
+    fn cut(&self, r: &Recorder, of: &Range<usize>) -> Vec<Range<usize>> {
+        let most = self.weights.channels_within(r.most_bytes()).max(32);
+        of.clone().step_by(most).map(|c| c..(c + most).min(of.end)).collect()
+    }
+
+    fn push(&self, r: &mut Recorder, input: TensorId, out: &Range<usize>, epilogue: Epilogue) {
+        debug_assert_eq!(r.recording.get(input).shape.channels, self.inputs);
+        let product = SpikeProduct {
+            layer: self.name.clone(),
+            input,
+            weights: r.recording.constant(&self.weights.window(out)),
+            scale_shift: r.recording.constant(&self.scale_shift.window(out)),
+            channels_out: out.len(),
+            epilogue,
+        };
+        match self.taps {
+            9 => r.recording.push(Conv3x3Spike(product)),
+            _ => r.recording.push(LinearSpike(product)),
+        }
+    }
+
+    /// `y = [relu](BN(conv(input)))` into `y`, whose shape must be this layer's.
+    pub fn record_into(&self, r: &mut Recorder, input: TensorId, relu: bool, y: &RealTensor) {
+        for (window, out) in &y.windows {
+            for c in self.cut(r, window) {
+                let first_channel = c.start - window.start;
+                self.push(r, input, &c, Epilogue::Real { out: *out, first_channel, relu });
+            }
+        }
+    }
+
+    /// `y = BN(conv(input))`.
+    pub fn record_real(&self, r: &mut Recorder, input: TensorId) -> RealTensor {
+        let shape = r.recording.get(input).shape.with_channels(self.outputs);
+        let y = r.real(&self.name, shape);
+        self.record_into(r, input, false, &y);
+        y
+    }
+
+    /// `y = BN(conv(input)) + residual`.
+    pub fn record_residual(&self, r: &mut Recorder, input: TensorId, residual: &RealTensor) -> RealTensor {
+        // Real tensors of one shape are cut alike, so window stands beside window.
+        let y = r.real(&self.name, residual.shape);
+        if !r.options.fused {
+            let x = self.record_real(r, input);
+            for (((_, x), (_, residual)), (_, out)) in x.windows.iter().zip(&residual.windows).zip(&y.windows) {
+                let layer = self.name.clone();
+                r.recording.push(ResidualAddOp { layer, input: *x, residual: *residual, out: *out });
+            }
+            return y;
+        }
+        for ((window, out), (_, residual)) in y.windows.iter().zip(&residual.windows) {
+            for c in self.cut(r, window) {
+                let first_channel = c.start - window.start;
+                self.push(r, input, &c, Epilogue::Residual { residual: *residual, out: *out, first_channel });
+            }
+        }
+        y
+    }
+
+    /// `s = LIF(BN(conv(input)))`, packed.
+    pub fn record_fire(
+        &self,
+        r: &mut Recorder,
+        input: TensorId,
+        lif: &str,
+        neuron: Neuron,
+        element: Element,
+    ) -> TensorId {
+        let shape = r.recording.get(input).shape.with_channels(self.outputs);
+        if !r.options.fused {
+            let x = self.record_real(r, input);
+            return r.lif(lif, &x, shape.steps, neuron, element);
+        }
+        let out = r.spikes(lif, element, shape);
+        for c in self.cut(r, &(0..self.outputs)) {
+            self.push(r, input, &c, Epilogue::Fire { out, neuron, first_channel: c.start });
+        }
+        r.fired(out);
+        out
+    }
+}

@@ -1,0 +1,48 @@
+//! The classification head: the mean firing rate of every channel, then a linear layer.
+
+use std::sync::Arc;
+
+use super::{RealTensor, Recorder};
+use crate::kernels::head::HeadOp;
+use crate::kernels::neuron::Neuron;
+use crate::kernels::spike_gap::SpikeGapOp;
+use crate::recording::Constant;
+use crate::tensor::{Element, Shape};
+
+/// `logits = mean_t FC(mean_n S)` with `S = LIF(U)`; both means are taken before FC, with which they commute.
+#[derive(Debug)]
+pub struct Head {
+    weights: Arc<Constant>,
+    bias: Arc<Constant>,
+    classes: usize,
+    neuron: Neuron,
+}
+
+impl Head {
+    /// `weights` `[classes][D]`, `bias` `[classes]`.
+    pub fn new(weights: &[f32], bias: &[f32], neuron: Neuron) -> Self {
+        let (classes, inputs) = (bias.len(), weights.len() / bias.len().max(1));
+        let transposed = (0..inputs).flat_map(|c| (0..classes).map(move |k| weights[k * inputs + c])).collect();
+        Head {
+            weights: Arc::new(Constant { name: "head weights".to_owned(), data: transposed }),
+            bias: Arc::new(Constant { name: "head bias".to_owned(), data: bias.to_vec() }),
+            classes,
+            neuron,
+        }
+    }
+
+    /// Records the head on the last residual membrane; the logits are the output `logits`, `[B · classes]`.
+    pub fn record(&self, r: &mut Recorder, u: &RealTensor) {
+        let shape = u.shape;
+        let s = r.lif("head_lif", u, shape.steps, self.neuron, Element::Spikes);
+        let a_row = Shape { steps: 1, height: 1, width: 1, ..shape };
+        let rate = r.recording.tensor("head rate", Element::Real, a_row);
+        r.recording.push(SpikeGapOp { layer: "head".to_owned(), input: s, out: rate });
+        let flat = Shape { batch: 1, channels: shape.batch * self.classes, ..a_row };
+        let logits = r.recording.tensor("logits", Element::Real, flat);
+        let (weights, bias) = (r.recording.constant(&self.weights), r.recording.constant(&self.bias));
+        let layer = "head".to_owned();
+        r.recording.push(HeadOp { layer, input: rate, weights, bias, out: logits, classes: self.classes });
+        r.recording.output("logits", &[logits]);
+    }
+}

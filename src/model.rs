@@ -1,0 +1,167 @@
+//! The model: its layers with parameters folded and packed, recorded for any input shape.
+
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::gpu::Limits;
+use crate::kernels::neuron::Neuron;
+use crate::layers::attention::Attention;
+use crate::layers::conv_bn::ConvBn;
+use crate::layers::head::Head;
+use crate::layers::mlp::Mlp;
+use crate::layers::patch_splitting::{ImageConvBn, PatchSplitting};
+use crate::layers::{Options, Recorder};
+use crate::recording::Recording;
+use crate::reference::bn_fold::bn_fold;
+use crate::tensor::Shape;
+use crate::{Error, Result};
+
+/// A Spiking Transformer ready to be recorded.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    patch_embed: PatchSplitting,
+    blocks: Vec<(Attention, Mlp)>,
+    head: Head,
+}
+
+/// The shape of an input: images of the model's size, or sequences of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InputShape {
+    /// T.
+    pub timesteps: usize,
+    /// B.
+    pub batch: usize,
+    /// Whether every timestep has an image of its own; otherwise one image is shown T times.
+    pub sequence: bool,
+}
+
+struct Parameters<'a>(&'a Checkpoint);
+
+impl Parameters<'_> {
+    fn get(&self, name: &str) -> Result<&[f32]> {
+        let tensor = self.0.tensors.get(name);
+        tensor.map(|t| t.data.as_slice()).ok_or_else(|| Error::Checkpoint(format!("the checkpoint has no `{name}`")))
+    }
+
+    /// The scale and shift of batch norm `bn` after convolution `conv`, with the convolution's bias if it has one.
+    fn folded(&self, conv: &str, bn: &str) -> Result<(Vec<f32>, Vec<f32>)> {
+        let bias = self.0.tensors.get(&format!("{conv}.bias")).map_or(&[][..], |t| &t.data);
+        let of = |part: &str| self.get(&format!("{bn}.{part}"));
+        let eps = self.0.config.bn_eps;
+        Ok(bn_fold(of("weight")?, of("bias")?, of("running_mean")?, of("running_var")?, eps, bias))
+    }
+
+    fn conv_bn(&self, conv: &str, bn: &str, inputs: usize, taps: usize) -> Result<ConvBn> {
+        let (scale, shift) = self.folded(conv, bn)?;
+        Ok(ConvBn::new(conv, self.get(&format!("{conv}.weight"))?, inputs, taps, &scale, &shift))
+    }
+}
+
+impl Model {
+    /// Folds and packs a checkpoint's parameters.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Checkpoint`] if the checkpoint is not consistent; a loaded one is.
+    pub fn new(checkpoint: &Checkpoint) -> Result<Model> {
+        let config = checkpoint.config.clone();
+        config.validate()?;
+        let p = Parameters(checkpoint);
+        let neuron = Neuron {
+            v_threshold: config.v_threshold,
+            v_reset: config.v_reset,
+            tau: config.tau,
+            decay_input: config.decay_input,
+        };
+        let attn_neuron = Neuron { v_threshold: config.attn_v_threshold, ..neuron };
+        let [w0, w1, w2, d] = config.stage_widths();
+        let (scale, shift) = p.folded("patch_embed.proj_conv", "patch_embed.proj_bn")?;
+        let stage = |i: usize, inputs: usize| {
+            p.conv_bn(&format!("patch_embed.proj_conv{i}"), &format!("patch_embed.proj_bn{i}"), inputs, 9)
+        };
+        let patch_embed = PatchSplitting {
+            image: ImageConvBn::new(p.get("patch_embed.proj_conv.weight")?, config.in_chans, &scale, &shift),
+            stages: [stage(1, w0)?, stage(2, w1)?, stage(3, w2)?],
+            rpe: p.conv_bn("patch_embed.rpe_conv", "patch_embed.rpe_bn", d, 9)?,
+            pooling_stat: config.pooling_stat,
+            neuron,
+        };
+        let mut blocks = Vec::with_capacity(config.depth);
+        for i in 0..config.depth {
+            let name = format!("block.{i}.attn");
+            let conv_bn =
+                |part: &str, inputs| p.conv_bn(&format!("block.{i}.{part}_conv"), &format!("block.{i}.{part}_bn"), inputs, 1);
+            let attention = Attention {
+                q: conv_bn("attn.q", d)?,
+                k: conv_bn("attn.k", d)?,
+                v: conv_bn("attn.v", d)?,
+                proj: conv_bn("attn.proj", d)?,
+                num_heads: config.num_heads,
+                neuron,
+                attn_neuron,
+                name,
+            };
+            let mlp = Mlp {
+                name: format!("block.{i}.mlp"),
+                fc1: conv_bn("mlp.fc1", d)?,
+                fc2: conv_bn("mlp.fc2", config.hidden_dim())?,
+                neuron,
+            };
+            blocks.push((attention, mlp));
+        }
+        let head = Head::new(p.get("head.weight")?, p.get("head.bias")?, neuron);
+        Ok(Model { config, patch_embed, blocks, head })
+    }
+
+    /// Loads a checkpoint (see [`Checkpoint::load`]).
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn load(path: impl AsRef<std::path::Path>) -> Result<Model> {
+        Model::new(&Checkpoint::load(path, false)?)
+    }
+
+    /// The model trained on MNIST that the library carries.
+    ///
+    /// # Errors
+    /// None in a released build: a test loads it.
+    pub fn built_in() -> Result<Model> {
+        Model::new(&Checkpoint::built_in()?)
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Records the model for one input shape, for a device with `limits`. The output `logits` is `[B · classes]`; a trace's
+    /// outputs have the names of the reference fixtures (`s.`, `h.`, `u.`, `k.`, `o.` and the layer).
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an empty batch or a T outside 1..=32.
+    pub fn record(&self, input: InputShape, options: Options, limits: Limits) -> Result<Recording> {
+        if input.batch == 0 {
+            return Err(Error::Input("the batch is empty; give at least one image".to_owned()));
+        }
+        if !(1..=32).contains(&input.timesteps) {
+            return Err(Error::Input(format!("{} timesteps; it must be 1 to 32", input.timesteps)));
+        }
+        let side = self.config.img_size;
+        let shape = Shape {
+            steps: if input.sequence { input.timesteps } else { 1 },
+            batch: input.batch,
+            height: side,
+            width: side,
+            channels: self.config.in_chans,
+        };
+        let mut r = Recorder::new(limits, options);
+        let image = r.recording.input("image", shape);
+        let mut u = self.patch_embed.record(&mut r, image, input.timesteps);
+        for (attention, mlp) in &self.blocks {
+            u = attention.record(&mut r, &u);
+            u = mlp.record(&mut r, &u);
+        }
+        self.head.record(&mut r, &u);
+        Ok(r.finish())
+    }
+}

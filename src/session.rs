@@ -1,0 +1,310 @@
+//! A model on a device: plans made on demand, batches cut to what the device takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::gpu::{Adapters, Context, Limits, MemoryPlan, Plan};
+use crate::layers::Options;
+use crate::model::{InputShape, Model};
+use crate::outputs::{LayerCount, OutputTensor, Outputs, Values};
+use crate::reference::Executor;
+use crate::{Error, Result};
+
+/// Where a model runs.
+#[derive(Clone)]
+pub enum Device {
+    /// The reference executor, on this machine's processor.
+    Cpu,
+    /// A wgpu device.
+    Gpu(Arc<Context>),
+}
+
+impl Device {
+    /// What `text` names: `auto` the best hardware GPU or else the reference executor, `cpu` the reference executor, `gpu` the
+    /// best adapter (software ones included), a number that adapter, anything else the adapter whose name contains it.
+    ///
+    /// The second value is a line for the user where `auto` fell back.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if there is no such adapter or it refuses a device.
+    pub async fn open(text: &str) -> Result<(Device, Option<String>)> {
+        if text.eq_ignore_ascii_case("cpu") {
+            return Ok((Device::Cpu, None));
+        }
+        let adapters = Adapters::enumerate().await;
+        if !text.eq_ignore_ascii_case("auto") {
+            let index = adapters.choose(text)?;
+            return Ok((Device::Gpu(Context::open(&adapters, index).await?), None));
+        }
+        let why = match adapters.best_hardware() {
+            Some(index) => match Context::open(&adapters, index).await {
+                Ok(context) => return Ok((Device::Gpu(context), None)),
+                Err(e) => e.to_string(),
+            },
+            None => "no hardware GPU was found".to_owned(),
+        };
+        Ok((Device::Cpu, Some(format!("{why}; running on the processor's reference executor (`--device` chooses another)"))))
+    }
+
+    /// [`Device::open`], waiting for it.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_blocking(text: &str) -> Result<(Device, Option<String>)> {
+        pollster::block_on(Device::open(text))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu => "cpu (reference executor)",
+            Device::Gpu(context) => context.name(),
+        }
+    }
+
+    /// What recordings for it are kept within.
+    pub fn limits(&self) -> Limits {
+        match self {
+            // The host has no bindings: nothing needs to be cut.
+            Device::Cpu => Limits { binding: u64::MAX, buffer: u64::MAX, ..Limits::default() },
+            Device::Gpu(context) => context.limits(),
+        }
+    }
+}
+
+/// A batch of inputs.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// B, and T where every timestep has an image of its own.
+    pub batch: usize,
+    /// T of a sequence; `None` shows one image at every timestep.
+    pub timesteps: Option<usize>,
+    /// `[B, C, H, W]`, or `[T, B, C, H, W]`.
+    pub data: Vec<f32>,
+}
+
+/// A model on a device.
+pub struct Session {
+    model: Arc<Model>,
+    device: Device,
+    plans: HashMap<(InputShape, Options), Compiled>,
+}
+
+enum Compiled {
+    Cpu(Executor),
+    Gpu(Plan),
+}
+
+/// What a run gives back.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// `[B][classes]`.
+    pub logits: Vec<Vec<f32>>,
+    /// The trace, if asked for, `[T, B, H, W, C]` each.
+    pub trace: Vec<OutputTensor>,
+    /// Spikes by layer, if asked for.
+    pub counts: Vec<LayerCount>,
+}
+
+impl Output {
+    /// Spikes over possible spikes of all layers together; `None` if they were not counted.
+    pub fn firing_rate(&self) -> Option<f64> {
+        let possible: u64 = self.counts.iter().map(|c| c.possible).sum();
+        (possible > 0).then(|| self.counts.iter().map(|c| c.spikes).sum::<u64>() as f64 / possible as f64)
+    }
+}
+
+impl Session {
+    /// No plan is made yet.
+    pub fn new(model: Arc<Model>, device: Device) -> Self {
+        Session { model, device, plans: HashMap::new() }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs a batch; `timesteps` overrides the model's T for images.
+    ///
+    /// A batch whose tensors exceed what the device takes is run in parts.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an empty batch, a wrong length, a value that is not finite or a T outside 1..=32; [`Error::Gpu`],
+    /// [`Error::DeviceLost`].
+    pub async fn run(&mut self, input: &Input, timesteps: Option<usize>, options: Options) -> Result<Output> {
+        let model = self.model.clone();
+        let config = model.config();
+        let steps = match (input.timesteps, timesteps) {
+            (Some(of_input), Some(asked)) if of_input != asked => {
+                return Err(Error::Input(format!(
+                    "the input is a sequence of {of_input} timesteps and {asked} are asked for; leave `--timesteps` out"
+                )));
+            }
+            (of_input, asked) => of_input.or(asked).unwrap_or(config.timesteps),
+        };
+        let image = config.in_chans * config.img_size * config.img_size;
+        let images = input.timesteps.unwrap_or(1) * input.batch;
+        if input.batch == 0 {
+            return Err(Error::Input("the batch is empty; give at least one image".to_owned()));
+        }
+        if input.data.len() != images * image {
+            return Err(Error::Input(format!(
+                "the input has {} values; {images} images of {} channels and {} × {} pixels have {}",
+                input.data.len(),
+                config.in_chans,
+                config.img_size,
+                config.img_size,
+                images * image
+            )));
+        }
+        if let Some(i) = input.data.iter().position(|x| !x.is_finite()) {
+            return Err(Error::Input(format!("the input's value {i} is {}; every value must be finite", input.data[i])));
+        }
+        let whole = InputShape { timesteps: steps, batch: input.batch, sequence: input.timesteps.is_some() };
+        let part = self.part_that_fits(whole, options)?;
+        let mut outputs: Vec<(usize, Outputs)> = Vec::new();
+        let mut first = 0;
+        while first < input.batch {
+            let batch = part.min(input.batch - first);
+            let shape = InputShape { batch, ..whole };
+            let pixels = channel_last(input, first, batch, config.in_chans, config.img_size * config.img_size);
+            outputs.push((batch, self.run_part(shape, options, &pixels).await?));
+            first += batch;
+        }
+        Ok(merge(outputs, self.model.config().num_classes))
+    }
+
+    /// [`Session::run`], waiting for it.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn run_blocking(&mut self, input: &Input, timesteps: Option<usize>, options: Options) -> Result<Output> {
+        pollster::block_on(self.run(input, timesteps, options))
+    }
+
+    /// The largest part of the batch that the device takes at once.
+    fn part_that_fits(&self, whole: InputShape, options: Options) -> Result<usize> {
+        let Device::Gpu(context) = &self.device else { return Ok(whole.batch) };
+        let mut batch = whole.batch;
+        loop {
+            let shape = InputShape { batch, ..whole };
+            if self.plans.contains_key(&(shape, options)) {
+                return Ok(batch);
+            }
+            let recording = self.model.record(shape, options, context.limits())?;
+            match MemoryPlan::new(&recording, context.limits()) {
+                Ok(_) => return Ok(batch),
+                Err(e) if batch == 1 => return Err(e),
+                Err(_) => batch = batch.div_ceil(2),
+            }
+        }
+    }
+
+    async fn run_part(&mut self, shape: InputShape, options: Options, pixels: &[f32]) -> Result<Outputs> {
+        // Batches of one session differ in their last part at most; plans of other shapes would only hold memory.
+        const KEPT: usize = 2;
+        let key = (shape, options);
+        if !self.plans.contains_key(&key) {
+            if self.plans.len() >= KEPT {
+                self.plans.clear();
+            }
+            let recording = self.model.record(shape, options, self.device.limits())?;
+            let compiled = match &self.device {
+                Device::Cpu => Compiled::Cpu(Executor::new(recording)),
+                Device::Gpu(context) => Compiled::Gpu(Plan::new(context, recording).await?),
+            };
+            self.plans.insert(key, compiled);
+        }
+        match self.plans.get_mut(&key) {
+            Some(Compiled::Cpu(executor)) => executor.run(pixels),
+            Some(Compiled::Gpu(plan)) => plan.run(pixels).await,
+            None => Err(Error::Input("the plan vanished".to_owned())),
+        }
+    }
+}
+
+/// Images `first..first + batch` of every timestep as rows of padded pixels, `[T or 1][B][H·W][4⌈C/4⌉]`.
+fn channel_last(input: &Input, first: usize, batch: usize, channels: usize, tokens: usize) -> Vec<f32> {
+    let row = 4 * crate::tensor::vectors(channels);
+    let image = channels * tokens;
+    let mut pixels = vec![0.0; input.timesteps.unwrap_or(1) * batch * tokens * row];
+    for (i, out) in pixels.chunks_exact_mut(tokens * row).enumerate() {
+        let (t, b) = (i / batch, i % batch);
+        let from = &input.data[(t * input.batch + first + b) * image..][..image];
+        for (c, plane) in from.chunks_exact(tokens).enumerate() {
+            for (out, &x) in out[c..].iter_mut().step_by(row).zip(plane) {
+                *out = x;
+            }
+        }
+    }
+    pixels
+}
+
+/// Joins the parts of a batch.
+fn merge(parts: Vec<(usize, Outputs)>, classes: usize) -> Output {
+    let mut output = Output::default();
+    let mut traces: Vec<Vec<OutputTensor>> = Vec::new();
+    for (batch, part) in parts {
+        for tensor in part.tensors {
+            match (tensor.name.as_str(), tensor.values) {
+                ("logits", Values::Real(v)) => {
+                    output.logits.extend(v[..batch * classes].chunks_exact(classes).map(<[f32]>::to_vec));
+                }
+                (_, values) => {
+                    let tensor = OutputTensor { values, ..tensor };
+                    match traces.iter_mut().find(|t| t[0].name == tensor.name) {
+                        Some(of_name) => of_name.push(tensor),
+                        None => traces.push(vec![tensor]),
+                    }
+                }
+            }
+        }
+        for count in part.counts {
+            match output.counts.iter_mut().find(|c| c.layer == count.layer) {
+                Some(sum) => {
+                    sum.spikes += count.spikes;
+                    sum.possible += count.possible;
+                }
+                None => output.counts.push(count),
+            }
+        }
+    }
+    output.trace = traces.into_iter().map(|mut t| if t.len() == 1 { t.remove(0) } else { join_batches(&t) }).collect();
+    output
+}
+
+fn join_batches(parts: &[OutputTensor]) -> OutputTensor {
+    fn join<X: Copy>(parts: &[(&[X], usize)], steps: usize) -> Vec<X> {
+        (0..steps).flat_map(|t| parts.iter().flat_map(move |(v, n)| v[t * n..(t + 1) * n].iter().copied())).collect()
+    }
+    let first = &parts[0];
+    let mut shape = first.shape;
+    shape.batch = parts.iter().map(|p| p.shape.batch).sum();
+    let a_step = |p: &OutputTensor| p.shape.rows() * p.shape.channels;
+    macro_rules! joined {
+        ($kind:ident) => {{
+            let slices: Vec<_> = parts
+                .iter()
+                .filter_map(|p| match &p.values {
+                    Values::$kind(v) => Some((v.as_slice(), a_step(p))),
+                    _ => None,
+                })
+                .collect();
+            Values::$kind(join(&slices, shape.steps))
+        }};
+    }
+    let values = match &first.values {
+        Values::Real(_) => joined!(Real),
+        Values::Spikes(_) => joined!(Spikes),
+        Values::Ternary(_) => joined!(Ternary),
+    };
+    OutputTensor { name: first.name.clone(), shape, values }
+}

@@ -1,0 +1,51 @@
+//! What the integration tests share.
+#![allow(dead_code)]
+
+use std::path::PathBuf;
+
+use spikeshade::gpu::{Adapters, Context, Limits};
+use spikeshade::session::Device;
+
+/// Every adapter of the machine as a context within `limits`. The names in `SPIKESHADE_TEST_ADAPTERS` (comma-separated parts
+/// of names) must be among them.
+pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
+    let adapters = pollster::block_on(Adapters::enumerate());
+    let described = adapters.describe();
+    assert!(
+        !described.is_empty(),
+        "no GPU adapter; the tests run on software drivers: see the README's test command, which installs them"
+    );
+    for wanted in std::env::var("SPIKESHADE_TEST_ADAPTERS").unwrap_or_default().split(',').filter(|w| !w.is_empty()) {
+        let found = described.iter().any(|a| a.name.to_lowercase().contains(&wanted.to_lowercase()));
+        assert!(found, "no adapter {wanted:?} among {:?}", described.iter().map(|a| &a.name).collect::<Vec<_>>());
+    }
+    described
+        .iter()
+        .map(|a| pollster::block_on(Context::open_within(&adapters, a.index, limits)).unwrap())
+        .collect()
+}
+
+/// The reference executor and every adapter.
+pub fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::Cpu];
+    devices.extend(contexts(Limits::default()).into_iter().map(Device::Gpu));
+    devices
+}
+
+/// The reference fixtures that the repository holds, and those of the folder `SPIKESHADE_FIXTURES`, if it is set. Fixtures of
+/// a training step have batch statistics and are left out.
+pub fn fixtures() -> Vec<PathBuf> {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folders = [Some(own), std::env::var_os("SPIKESHADE_FIXTURES").map(PathBuf::from)];
+    let mut paths: Vec<PathBuf> = folders
+        .into_iter()
+        .flatten()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()))
+        .filter(|p| {
+            let name = p.file_name().unwrap().to_string_lossy();
+            name.ends_with("_eval.safetensors") || name.ends_with("_evalgrad.safetensors")
+        })
+        .collect();
+    paths.sort();
+    paths
+}
