@@ -435,8 +435,9 @@ fn fit_digit(pixels: &[u8], w: usize, h: usize, size: usize) -> Option<Vec<u8>> 
         let p = u64::from(p);
         (mass, mx, my) = (mass + p, mx + p * (i % tw) as u64, my + p * (i / tw) as u64);
     }
+    // In MNIST the mean index of a digit's mass is 14 of 0 to 27, half a pixel right of and below the middle.
     let place = |moment: u64, side: usize| {
-        let centre = moment as f64 / mass.max(1) as f64 + 0.5;
+        let centre = moment as f64 / mass.max(1) as f64;
         ((size as f64 / 2.0 - centre).round().max(0.0) as usize).min(size - side)
     };
     let (left, top) = (place(mx, tw), place(my, th));
