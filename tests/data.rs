@@ -349,7 +349,8 @@ fn idx_files() {
         ("t10k", Split::Test, "-", "MNIST/raw", true),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let (ext, pack): (_, fn(&[u8]) -> Vec<u8>) = if pack { (".gz", gz) } else { ("", <[u8]>::to_vec) };
+        let ext = if pack { ".gz" } else { "" };
+        let pack = |bytes: &[u8]| if pack { gz(bytes) } else { bytes.to_vec() };
         let folder = dir.path().join(place);
         write(folder.join(format!("{prefix}-images{dot}idx3-ubyte{ext}")), pack(&images));
         write(folder.join(format!("{prefix}-labels{dot}idx1-ubyte{ext}")), pack(&labels));

@@ -168,7 +168,7 @@ impl Dataset {
         let class_names = preparation.class_names.clone().or(names);
         let Raw { width, height, channels, pixels, .. } = raw;
         let store = Store::Raw { width, height, channels, pixels };
-        Ok(Dataset { preparation: preparation.clone().as_is(), store, labels, class_names })
+        Ok(Dataset { preparation: preparation.clone().for_ready_made_set(), store, labels, class_names })
     }
 
     /// How many pictures there are; at least 1.

@@ -280,7 +280,7 @@ impl Preparation {
     }
 
     /// The same for pictures of a ready-made data set, which are all alike: nothing is inverted unless asked for.
-    pub(super) fn as_is(mut self) -> Self {
+    pub(super) fn for_ready_made_set(mut self) -> Self {
         if self.invert == Invert::Auto {
             self.invert = Invert::No;
         }
