@@ -92,13 +92,9 @@ mod pooling_stat {
             .map(|c| match c {
                 '0' => Ok(false),
                 '1' => Ok(true),
-                _ => Err(D::Error::custom(format!(
-                    "pooling_stat is {text:?}; it must be four of 0 and 1, e.g. \"0011\""
-                ))),
+                _ => Err(D::Error::custom(format!("pooling_stat is {text:?}; it must be four of 0 and 1, e.g. \"0011\""))),
             })
             .collect::<Result<_, _>>()?;
-        bits.try_into().map_err(|_| {
-            D::Error::custom(format!("pooling_stat is {text:?}; it must be four of 0 and 1, e.g. \"0011\""))
-        })
+        bits.try_into().map_err(|_| D::Error::custom(format!("pooling_stat is {text:?}; it must be four of 0 and 1, e.g. \"0011\"")))
     }
 }
