@@ -1,0 +1,326 @@
+//! Pictures and data sets: from files to a model's input.
+//!
+//! [`Picture`] and [`Preparation`] turn one picture file into a model's input; [`Dataset`] serves the labelled
+//! pictures of a split of MNIST-like or CIFAR files, of class folders, or of an archive of them.
+
+mod cifar;
+mod classes;
+mod idx;
+mod picture;
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+#[cfg(not(target_arch = "wasm32"))]
+use rayon::prelude::*;
+
+use crate::{Error, Result};
+pub use classes::MAX_ARCHIVE_BYTES;
+pub use picture::{Fit, Invert, MAX_BYTES, MAX_SIDE, Picture, Preparation};
+
+/// The most bytes of pixels an IDX or CIFAR split may take in memory.
+pub const MAX_SET_BYTES: u64 = 1 << 30;
+
+/// Which part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// What a model is trained on.
+    Train,
+    /// What it is measured on.
+    Test,
+}
+
+impl Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Test => "test",
+        })
+    }
+}
+
+impl std::str::FromStr for Split {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "train" => Ok(Split::Train),
+            "test" => Ok(Split::Test),
+            _ => Err(Error::Input(format!("there is no split {name:?}; use `train` or `test`"))),
+        }
+    }
+}
+
+/// The pixels and labels of a set of equal pictures, [N, height, width, channels] and [N].
+struct Raw {
+    width: usize,
+    height: usize,
+    channels: usize,
+    pixels: Vec<u8>,
+    labels: Vec<u8>,
+    /// The file or folder to name when a label does not fit.
+    labels_in: PathBuf,
+}
+
+/// Where a data set's pictures are.
+enum Store {
+    /// All pixels, in memory.
+    Raw { width: usize, height: usize, channels: usize, pixels: Vec<u8> },
+    /// A file each.
+    Files(Vec<PathBuf>),
+    /// Still compressed, in memory, each with its name in the archive.
+    Packed { archive: PathBuf, bytes: Vec<u8>, members: Vec<(String, Range<usize>)> },
+}
+
+/// One split of a labelled set of pictures, decoded and prepared on demand and in any order.
+pub struct Dataset {
+    preparation: Preparation,
+    store: Store,
+    labels: Vec<i64>,
+    class_names: Option<Vec<String>>,
+}
+
+impl Dataset {
+    /// Opens a split of the data set at `path`, told by what is in it:
+    ///
+    /// - a folder with MNIST-like IDX files, plain or gzipped: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
+    ///   `t10k-…` (or `test-…`), also written `images.idx3`;
+    /// - a folder with CIFAR-10's `data_batch_1.bin` to `_5.bin` and `test_batch.bin`, or CIFAR-100's `train.bin` and
+    ///   `test.bin` (fine labels);
+    /// - a folder with a folder of pictures for each class, `train/CLASS/*.png` and `test/CLASS/*.png` (`val` stands
+    ///   in for a missing `test`), or `CLASS/*.png` alone, which is then both splits;
+    /// - a .tar, .tar.gz or .tar.xz of such class folders, read once; the split's compressed pictures stay in memory.
+    ///
+    /// IDX and CIFAR files may also be in a folder in the folder, or in a `raw` folder in that; class folders may
+    /// have one folder around all. Files that are no pictures are ignored there.
+    ///
+    /// Class folders that bear the model's class names (capitals aside) get the model's labels. If the model has no
+    /// class names, there must be a folder for each class, and labels follow the order of their names, of numbers by
+    /// value. Pictures then come in turn from each class, so that the first n are a fair sample.
+    ///
+    /// Pictures of IDX and CIFAR files are never inverted unless `preparation` says [`Invert::Yes`](Invert).
+    ///
+    /// # Errors
+    /// [`Error::Io`] for what cannot be read, [`Error::Format`] for anything unusable: a damaged, empty or lying
+    /// file, a missing split or labels file, a label or class folder that is none of the model's classes, or a set
+    /// larger than [`MAX_SET_BYTES`] or [`MAX_ARCHIVE_BYTES`]. Class folders' pictures are only decoded, and found
+    /// damaged, when asked for.
+    pub fn open(path: impl AsRef<Path>, split: Split, preparation: &Preparation) -> Result<Self> {
+        let path = path.as_ref();
+        let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        if !kind.is_dir() {
+            let packed = classes::in_archive(path, split)?;
+            let (labels, class_names, members) = label_folders(path, packed.pictures, preparation)?;
+            let store = Store::Packed { archive: path.to_path_buf(), bytes: packed.bytes, members };
+            return Ok(Self::of_folders(preparation, store, labels, class_names));
+        }
+        let folders = candidates(path)?;
+        for folder in &folders {
+            if let Some((images, labels)) = idx::find(folder, split) {
+                let raw = idx::load(&images, labels.as_deref())?;
+                return Self::of_raw(preparation, raw, None);
+            }
+            if let Some(kind) = cifar::find(folder, split) {
+                let (raw, names) = cifar::load(folder, kind, split)?;
+                return Self::of_raw(preparation, raw, names);
+            }
+        }
+        let other = if split == Split::Train { Split::Test } else { Split::Train };
+        if let Some(folder) = folders.iter().find(|f| idx::find(f, other).is_some() || cifar::find(f, other).is_some())
+        {
+            let why =
+                format!("holds the {other} split, but not the files of the {split} split; add them or use {other}");
+            return Err(Error::format(folder.display(), why));
+        }
+        let (labels, class_names, files) = label_folders(path, classes::in_directory(path, split)?, preparation)?;
+        Ok(Self::of_folders(preparation, Store::Files(files), labels, class_names))
+    }
+
+    fn of_folders(preparation: &Preparation, store: Store, labels: Vec<i64>, class_names: Vec<String>) -> Self {
+        let mut preparation = preparation.clone();
+        // Whether this is a set of digits is then seen from its folders.
+        preparation.class_names.get_or_insert_with(|| class_names.clone());
+        Dataset { preparation, store, labels, class_names: Some(class_names) }
+    }
+
+    fn of_raw(preparation: &Preparation, raw: Raw, names: Option<Vec<String>>) -> Result<Self> {
+        let classes = preparation.num_classes;
+        // A model with the set's names in another order has its own labels for them.
+        let renumber: Option<Vec<i64>> = match (&names, &preparation.class_names) {
+            (Some(theirs), Some(ours)) if theirs.len() == ours.len() => {
+                theirs.iter().map(|t| ours.iter().position(|o| o == t).map(|i| i as i64)).collect()
+            }
+            _ => None,
+        };
+        let mut labels = Vec::with_capacity(raw.labels.len());
+        for (i, &label) in raw.labels.iter().enumerate() {
+            if usize::from(label) >= classes {
+                let why =
+                    format!("label {i} is {label}, but the model has {classes} classes; use the model's own data set");
+                return Err(Error::format(raw.labels_in.display(), why));
+            }
+            let own = renumber.as_ref().and_then(|r| r.get(usize::from(label)));
+            labels.push(own.copied().unwrap_or(i64::from(label)));
+        }
+        let class_names = preparation.class_names.clone().or(names);
+        let Raw { width, height, channels, pixels, .. } = raw;
+        let store = Store::Raw { width, height, channels, pixels };
+        Ok(Dataset { preparation: preparation.clone().for_ready_made_set(), store, labels, class_names })
+    }
+
+    /// How many pictures there are; at least 1.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Never: an empty set is an error of [`Dataset::open`].
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The name of each label, if the model or the set has any.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
+    /// All labels, [N].
+    pub fn labels(&self) -> &[i64] {
+        &self.labels
+    }
+
+    /// Shape of a prepared picture, [C, H, W].
+    pub fn shape(&self) -> [usize; 3] {
+        self.preparation.shape()
+    }
+
+    /// A picture as it is in the set.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no picture `index`; the errors of [`Picture::open`] if it cannot be decoded.
+    pub fn picture(&self, index: usize) -> Result<Picture> {
+        self.check(index)?;
+        match &self.store {
+            Store::Raw { width, height, channels, pixels } => {
+                let size = width * height * channels;
+                Picture::new(*width, *height, *channels, pixels[index * size..][..size].to_vec())
+            }
+            Store::Files(files) => Picture::open(&files[index]),
+            Store::Packed { archive, bytes, members } => {
+                let (name, range) = &members[index];
+                Picture::decode(&bytes[range.clone()], format_args!("{}: {name}", archive.display()))
+            }
+        }
+    }
+
+    /// A prepared picture, [C, H, W], and its label.
+    ///
+    /// # Errors
+    /// As [`Dataset::picture`].
+    pub fn get(&self, index: usize) -> Result<(Vec<f32>, i64)> {
+        let picture = self.picture(index)?;
+        Ok((self.preparation.prepare(&picture), self.labels[index]))
+    }
+
+    /// Prepared pictures, [B, C, H, W], and their labels, [B], in the order of `indices`; decoded in parallel.
+    ///
+    /// # Errors
+    /// As [`Dataset::picture`], for the first of `indices` that fails.
+    pub fn batch(&self, indices: &[usize]) -> Result<(Vec<f32>, Vec<i64>)> {
+        indices.iter().try_for_each(|&i| self.check(i))?;
+        let each: usize = self.shape().iter().product();
+        let mut out = vec![0.0; each * indices.len()];
+        let one = |(place, &index): (&mut [f32], &usize)| -> Result<()> {
+            self.preparation.prepare_into(&self.picture(index)?, place);
+            Ok(())
+        };
+        #[cfg(not(target_arch = "wasm32"))]
+        let done: Vec<Result<()>> = out.par_chunks_mut(each).zip(indices).map(one).collect();
+        #[cfg(target_arch = "wasm32")]
+        let done: Vec<Result<()>> = out.chunks_mut(each).zip(indices).map(one).collect();
+        done.into_iter().collect::<Result<()>>()?;
+        Ok((out, indices.iter().map(|&i| self.labels[i]).collect()))
+    }
+
+    fn check(&self, index: usize) -> Result<()> {
+        if index < self.len() {
+            return Ok(());
+        }
+        Err(Error::Input(format!("there is no picture {index}: the data set has {}, counted from 0", self.len())))
+    }
+}
+
+/// Labels, class names in the order of labels, and locations of the pictures of class folders.
+fn label_folders<L>(
+    path: &Path,
+    sorted: classes::Sorted<L>,
+    preparation: &Preparation,
+) -> Result<(Vec<i64>, Vec<String>, Vec<L>)> {
+    let bad = |why: String| Error::format(path.display(), why);
+    let (found, model) = (&sorted.classes, preparation.num_classes);
+    let (label_of, names): (Vec<usize>, Vec<String>) = match &preparation.class_names {
+        Some(names) => {
+            let place = |class: &String| {
+                let exact = names.iter().position(|n| n == class);
+                let place = exact.or_else(|| names.iter().position(|n| n.eq_ignore_ascii_case(class)));
+                place.filter(|&i| i < model).ok_or_else(|| {
+                    bad(format!("class folder {class:?} is none of the model's classes ({}); rename it", listed(names)))
+                })
+            };
+            (found.iter().map(place).collect::<Result<_>>()?, names.clone())
+        }
+        None if found.len() == model => ((0..model).collect(), found.clone()),
+        None => {
+            let (n, list) = (found.len(), listed(found));
+            return Err(bad(format!(
+                "has {n} class folders ({list}), but the model has {model} classes; use its own data"
+            )));
+        }
+    };
+    let (labels, places) = sorted.pictures.into_iter().map(|(class, at)| (label_of[class] as i64, at)).unzip();
+    Ok((labels, names, places))
+}
+
+/// The first few of `names`, for an error.
+fn listed(names: &[String]) -> String {
+    let more = if names.len() > 12 { ", …" } else { "" };
+    names[..names.len().min(12)].join(", ") + more
+}
+
+/// The folders that may hold IDX or CIFAR files: `dir`, those in it, and `raw` in those.
+fn candidates(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut inner: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(|e| Error::io(dir, e))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir())
+        .collect();
+    inner.sort();
+    let raw: Vec<PathBuf> = inner.iter().map(|path| path.join("raw")).filter(|path| path.is_dir()).collect();
+    Ok([vec![dir.to_path_buf()], inner, raw].concat())
+}
+
+/// Opens a file, unpacking it if it is gzipped.
+fn open_maybe_gz(path: &Path) -> Result<Box<dyn Read>> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut file = BufReader::with_capacity(1 << 16, file);
+    let head = file.fill_buf().map_err(|e| Error::io(path, e))?;
+    Ok(if head.starts_with(&[0x1f, 0x8b]) {
+        Box::new(flate2::bufread::MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
+    })
+}
+
+/// What a failure to read `what` means: the operating system's trouble, or a file cut short or damaged.
+fn read_error(what: impl Display, error: io::Error) -> Error {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, OutOfMemory, UnexpectedEof, Unsupported};
+    match error.kind() {
+        UnexpectedEof => Error::format(what, "is cut short; get the file again"),
+        InvalidData | InvalidInput | Other | OutOfMemory | Unsupported => {
+            Error::format(what, format!("is damaged ({error}); get the file again"))
+        }
+        _ => Error::io(what.to_string(), error),
+    }
+}
