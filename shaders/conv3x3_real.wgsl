@@ -24,7 +24,7 @@ struct Conv3x3Real {
 var<workgroup> x_tile: array<f32, 2048>;      // [32 k][64 rows]
 var<workgroup> weight_tile: array<vec4f, 256>; // [32 k][8 vec4f]
 
-fn patch(row: u32, k: u32) -> f32 {
+fn pixel(row: u32, k: u32) -> f32 {
     if row >= conv.rows || k >= 9u * conv.channels_in {
         return 0.0;
     }
@@ -34,8 +34,8 @@ fn patch(row: u32, k: u32) -> f32 {
     if column == 0u || column > conv.width || line == 0u || line > conv.height {
         return 0.0;
     }
-    let from = row + (tap / 3u) * conv.width + tap % 3u - conv.width - 1u;
-    return x[from * conv.x_stride + k % conv.channels_in];
+    let source = row + (tap / 3u) * conv.width + tap % 3u - conv.width - 1u;
+    return x[source * conv.x_stride + k % conv.channels_in];
 }
 
 @compute @workgroup_size(64)
@@ -54,7 +54,7 @@ fn real(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
             weight_tile[i] = weights[(group.z * chunks + chunk) * 256u + i];
         }
         for (var k = 0u; k < 32u; k += 1u) {
-            x_tile[k * 64u + thread] = patch(tile * 64u + thread, chunk * 32u + k);
+            x_tile[k * 64u + thread] = pixel(tile * 64u + thread, chunk * 32u + k);
         }
         workgroupBarrier();
         let depth = min(32u, 9u * conv.channels_in - chunk * 32u);

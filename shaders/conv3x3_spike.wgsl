@@ -33,11 +33,11 @@ fn row_spikes(r: u32, chunk: u32) -> u32 {
     let tap = chunk / product.words_in;
     let x = token % product.width + tap % 3u;                     // one more than the column read
     let y = token / product.width % product.height + tap / 3u;    // one more than the line read
-    if x == 0u || x > product.width || y == 0u || y > product.height {
-        return 0u;
-    }
-    let from = token + (tap / 3u) * product.width + tap % 3u - product.width - 1u;
-    return spikes_in[(step * product.rows + from) * product.words_in + chunk % product.words_in];
+    // No branch: outside the grid the token itself is read and masked away.
+    let inside = (x - 1u < product.width) & (y - 1u < product.height);
+    let source = select(token, token + (tap / 3u) * product.width + tap % 3u - product.width - 1u, inside);
+    let word = spikes_in[(step * product.rows + source) * product.words_in + chunk % product.words_in];
+    return select(0u, word, inside);
 }
 
 @compute @workgroup_size(64)

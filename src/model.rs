@@ -88,8 +88,9 @@ impl Model {
         let mut blocks = Vec::with_capacity(config.depth);
         for i in 0..config.depth {
             let name = format!("block.{i}.attn");
-            let conv_bn =
-                |part: &str, inputs| p.conv_bn(&format!("block.{i}.{part}_conv"), &format!("block.{i}.{part}_bn"), inputs, 1);
+            let conv_bn = |part: &str, inputs| {
+                p.conv_bn(&format!("block.{i}.{part}_conv"), &format!("block.{i}.{part}_bn"), inputs, 1)
+            };
             let attention = Attention {
                 q: conv_bn("attn.q", d)?,
                 k: conv_bn("attn.k", d)?,

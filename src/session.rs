@@ -43,7 +43,10 @@ impl Device {
             },
             None => "no hardware GPU was found".to_owned(),
         };
-        Ok((Device::Cpu, Some(format!("{why}; running on the processor's reference executor (`--device` chooses another)"))))
+        Ok((
+            Device::Cpu,
+            Some(format!("{why}; running on the processor's reference executor (`--device` chooses another)")),
+        ))
     }
 
     /// [`Device::open`], waiting for it.
@@ -165,7 +168,10 @@ impl Session {
             )));
         }
         if let Some(i) = input.data.iter().position(|x| !x.is_finite()) {
-            return Err(Error::Input(format!("the input's value {i} is {}; every value must be finite", input.data[i])));
+            return Err(Error::Input(format!(
+                "the input's value {i} is {}; every value must be finite",
+                input.data[i]
+            )));
         }
         let whole = InputShape { timesteps: steps, batch: input.batch, sequence: input.timesteps.is_some() };
         let part = self.part_that_fits(whole, options)?;

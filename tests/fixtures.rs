@@ -47,15 +47,14 @@ fn check(path: &Path, device: &Device) {
             let first = first.get_or_insert_with(|| output.logits.clone());
             assert_eq!(*first, output.logits, "{what}");
             if trace {
-                let expected: Vec<&str> = file
-                    .names()
-                    .filter(|n| ["s.", "h.", "u.", "k.", "o."].iter().any(|p| n.starts_with(p)))
-                    .collect();
+                let expected: Vec<&str> =
+                    file.names().filter(|n| ["s.", "h.", "u.", "k.", "o."].iter().any(|p| n.starts_with(p))).collect();
                 if !expected.is_empty() {
                     assert_eq!(expected.len(), output.trace.len(), "{what}");
                 }
                 for name in expected {
-                    let tensor = output.trace.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no {name}: {what}"));
+                    let tensor =
+                        output.trace.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no {name}: {what}"));
                     let s = tensor.shape;
                     assert_eq!(
                         file.shape(name).unwrap(),

@@ -137,8 +137,12 @@ impl Adapters {
     }
 
     fn no_such(&self, text: &str) -> Error {
-        let list: Vec<String> = self.describe().iter().map(|a| format!("\n  {}: {} ({})", a.index, a.name, a.backend)).collect();
-        Error::Gpu(format!("no adapter `{text}`; `--device` takes auto, cpu, gpu, an index or a part of a name:{}", list.concat()))
+        let list: Vec<String> =
+            self.describe().iter().map(|a| format!("\n  {}: {} ({})", a.index, a.name, a.backend)).collect();
+        Error::Gpu(format!(
+            "no adapter `{text}`; `--device` takes auto, cpu, gpu, an index or a part of a name:{}",
+            list.concat()
+        ))
     }
 }
 

@@ -74,10 +74,9 @@ impl Context {
             required_limits,
             ..Default::default()
         };
-        let (device, queue) = adapter
-            .request_device(&descriptor)
-            .await
-            .map_err(|e| Error::Gpu(format!("{name} refused a device ({e}); choose another with `--device`, or `--device cpu`")))?;
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| {
+            Error::Gpu(format!("{name} refused a device ({e}); choose another with `--device`, or `--device cpu`"))
+        })?;
         let lost = Arc::new(Mutex::new(None));
         device.set_device_lost_callback({
             let lost = lost.clone();

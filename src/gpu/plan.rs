@@ -58,8 +58,12 @@ impl Plan {
         }
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let made = context.scoped("allocating the plan's buffers", || {
-            let buffers: Vec<Buffer> =
-                memory.buffers.iter().enumerate().map(|(i, &n)| context.buffer(&format!("tensors {i}"), n, storage)).collect();
+            let buffers: Vec<Buffer> = memory
+                .buffers
+                .iter()
+                .enumerate()
+                .map(|(i, &n)| context.buffer(&format!("tensors {i}"), n, storage))
+                .collect();
             let constants: Vec<Option<Arc<Buffer>>> =
                 recording.tensors().map(|(_, _, c)| c.map(|c| context.constant(c))).collect();
             let alignment = u64::from(limits.uniform_alignment);
@@ -274,8 +278,7 @@ impl Plan {
             mapped.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
             self.wait()?;
             receiver.await.map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
-            let view =
-                mapped.raw.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
+            let view = mapped.raw.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
             let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..bytes as usize]);
             let period = f64::from(self.context.queue.get_timestamp_period());
             times.extend(stamps.chunks_exact(2).map(|s| (s[1].saturating_sub(s[0])) as f64 * period));

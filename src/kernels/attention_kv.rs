@@ -8,16 +8,9 @@ use crate::reference::{HostTensors, attention_kv as twin};
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
     stem: "attention_kv",
-    sources: &[
-        include_str!("../../shaders/attention_kv.wgsl"),
-        include_str!("../../shaders/lib/head_slice.wgsl"),
-    ],
+    sources: &[include_str!("../../shaders/attention_kv.wgsl"), include_str!("../../shaders/lib/head_slice.wgsl")],
     entries: &["main"],
-    bindings: &[
-        ("k_in", Access::Read),
-        ("v_in", Access::Read),
-        ("m_out", Access::Write),
-    ],
+    bindings: &[("k_in", Access::Read), ("v_in", Access::Read), ("m_out", Access::Write)],
     uniform: Attention::LAYOUT,
     uniform_size: size_of::<Attention>(),
     constants: || vec![vec![]],
@@ -55,7 +48,11 @@ impl Op for AttentionKv {
             constants: vec![],
             bindings: vec![(0, self.k), (1, self.v), (2, self.m)],
             uniform: bytes_of(&attention),
-            groups: Groups::Exact([dim(side(self.heads.dim) * side(self.heads.dim)), attention.heads, attention.images]),
+            groups: Groups::Exact([
+                dim(side(self.heads.dim) * side(self.heads.dim)),
+                attention.heads,
+                attention.images,
+            ]),
         }
     }
 

@@ -14,11 +14,7 @@ pub static KERNEL: Kernel = Kernel {
         include_str!("../../shaders/lib/head_slice.wgsl"),
     ],
     entries: &["main"],
-    bindings: &[
-        ("q_in", Access::Read),
-        ("m_in", Access::Read),
-        ("o_out", Access::Write),
-    ],
+    bindings: &[("q_in", Access::Read), ("m_in", Access::Read), ("o_out", Access::Write)],
     uniform: Attention::LAYOUT,
     uniform_size: size_of::<Attention>(),
     constants: || vec![vec![]],
@@ -56,7 +52,11 @@ impl Op for AttentionQKv {
             constants: vec![],
             bindings: vec![(0, self.q), (1, self.m), (2, self.o)],
             uniform: bytes_of(&attention),
-            groups: Groups::Exact([attention.tokens.div_ceil(64) * dim(side(self.heads.dim)), attention.heads, attention.images]),
+            groups: Groups::Exact([
+                attention.tokens.div_ceil(64) * dim(side(self.heads.dim)),
+                attention.heads,
+                attention.images,
+            ]),
         }
     }
 

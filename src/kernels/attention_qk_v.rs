@@ -8,17 +8,9 @@ use crate::reference::{HostTensors, attention_qk_v as twin};
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
     stem: "attention_qk_v",
-    sources: &[
-        include_str!("../../shaders/attention_qk_v.wgsl"),
-        include_str!("../../shaders/lib/head_slice.wgsl"),
-    ],
+    sources: &[include_str!("../../shaders/attention_qk_v.wgsl"), include_str!("../../shaders/lib/head_slice.wgsl")],
     entries: &["main"],
-    bindings: &[
-        ("q_in", Access::Read),
-        ("k_in", Access::Read),
-        ("v_in", Access::Read),
-        ("o_out", Access::Write),
-    ],
+    bindings: &[("q_in", Access::Read), ("k_in", Access::Read), ("v_in", Access::Read), ("o_out", Access::Write)],
     uniform: Attention::LAYOUT,
     uniform_size: size_of::<Attention>(),
     constants: || vec![vec![]],
@@ -58,7 +50,11 @@ impl Op for AttentionQkV {
             constants: vec![],
             bindings: vec![(0, self.q), (1, self.k), (2, self.v), (3, self.o)],
             uniform: bytes_of(&attention),
-            groups: Groups::Exact([attention.tokens.div_ceil(32) * dim(side(self.heads.dim)), attention.heads, attention.images]),
+            groups: Groups::Exact([
+                attention.tokens.div_ceil(32) * dim(side(self.heads.dim)),
+                attention.heads,
+                attention.images,
+            ]),
         }
     }
 

@@ -134,10 +134,9 @@ impl Recorder {
         let out = self.spikes(layer, element, shape);
         let mut traced = Vec::new();
         for (channels, input) in &x.windows {
-            let h = self
-                .options
-                .trace
-                .then(|| self.recording.tensor(format!("h.{layer}"), Element::Real, shape.with_channels(channels.len())));
+            let h = self.options.trace.then(|| {
+                self.recording.tensor(format!("h.{layer}"), Element::Real, shape.with_channels(channels.len()))
+            });
             traced.extend(h);
             self.recording.push(LifOp {
                 layer: layer.to_owned(),

@@ -5,7 +5,14 @@ use crate::kernels::conv3x3_real::Conv3x3RealOp;
 use crate::tensor::{Shape, vectors};
 
 /// `x` `[S][B][H][W][4⌈I/4⌉]`, weights and scale/shift packed as the kernel reads them, `out` `[S][B][H][W][4⌈O/4⌉]`.
-pub fn conv3x3_real<F: Real>(x: &[F], shape: Shape, weights: &[F], scale_shift: &[F], channels_out: usize, out: &mut [F]) {
+pub fn conv3x3_real<F: Real>(
+    x: &[F],
+    shape: Shape,
+    weights: &[F],
+    scale_shift: &[F],
+    channels_out: usize,
+    out: &mut [F],
+) {
     let Shape { height, width, channels, .. } = shape;
     let depth = (9 * channels).div_ceil(32) * 32;
     let (row_in, row_out) = (4 * vectors(channels), 4 * vectors(channels_out));

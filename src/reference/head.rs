@@ -4,7 +4,15 @@ use super::{HostTensors, Real};
 use crate::kernels::head::HeadOp;
 
 /// `rate` `[B][row]`, of which `channels` count, `weights` `[channels][classes]`, `bias` `[classes]`, `out` `[B][classes]`.
-pub fn head<F: Real>(rate: &[F], row: usize, channels: usize, weights: &[F], bias: &[F], classes: usize, out: &mut [F]) {
+pub fn head<F: Real>(
+    rate: &[F],
+    row: usize,
+    channels: usize,
+    weights: &[F],
+    bias: &[F],
+    classes: usize,
+    out: &mut [F],
+) {
     for (rate, out) in rate.chunks_exact(row).zip(out.chunks_exact_mut(classes)) {
         out.fill(F::default());
         for (&r, w) in rate[..channels].iter().zip(weights.chunks_exact(classes)) {

@@ -17,7 +17,15 @@ pub struct Window {
 
 /// LIF over `steps` timesteps of `x` `[T or 1][B·N][4⌈C/4⌉]` (`shape` is x's) into `out`; `h` `[T][B·N][4⌈C/4⌉]` takes the
 /// membrane before firing.
-pub fn lif<F: Real>(x: &[F], shape: Shape, steps: usize, lif: &Lif<F>, window: Window, out: &mut [u32], h: Option<&mut [F]>) {
+pub fn lif<F: Real>(
+    x: &[F],
+    shape: Shape,
+    steps: usize,
+    lif: &Lif<F>,
+    window: Window,
+    out: &mut [u32],
+    h: Option<&mut [F]>,
+) {
     const BLOCK: usize = 64;
     let (rows, row_in) = (shape.rows(), 4 * vectors(shape.channels));
     let blocks = parallel::row_blocks(out, steps, window.row, BLOCK);

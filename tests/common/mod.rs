@@ -19,10 +19,7 @@ pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
         let found = described.iter().any(|a| a.name.to_lowercase().contains(&wanted.to_lowercase()));
         assert!(found, "no adapter {wanted:?} among {:?}", described.iter().map(|a| &a.name).collect::<Vec<_>>());
     }
-    described
-        .iter()
-        .map(|a| pollster::block_on(Context::open_within(&adapters, a.index, limits)).unwrap())
-        .collect()
+    described.iter().map(|a| pollster::block_on(Context::open_within(&adapters, a.index, limits)).unwrap()).collect()
 }
 
 /// The reference executor and every adapter.
