@@ -96,7 +96,7 @@ pub struct Session {
 
 enum Compiled {
     Cpu(Executor),
-    Gpu(Plan),
+    Gpu(Box<Plan>),
 }
 
 /// What a run gives back.
@@ -225,7 +225,7 @@ impl Session {
             let recording = self.model.record(shape, options, self.device.limits())?;
             let compiled = match &self.device {
                 Device::Cpu => Compiled::Cpu(Executor::new(recording)),
-                Device::Gpu(context) => Compiled::Gpu(Plan::new(context, recording).await?),
+                Device::Gpu(context) => Compiled::Gpu(Box::new(Plan::new(context, recording).await?)),
             };
             self.plans.insert(key, compiled);
         }

@@ -10,13 +10,13 @@ use spikeshade::config::Config;
 use spikeshade::data::{Dataset, Fit, Invert, Picture, Preparation, Split};
 
 fn config(img_size: usize, in_chans: usize, num_classes: usize, class_names: Option<&[&str]>) -> Config {
-    serde_json::from_value(serde_json::json!({
+    let json = serde_json::json!({
         "arch": "a2os2a", "img_size": img_size, "in_chans": in_chans, "num_classes": num_classes, "embed_dim": 64,
         "depth": 1, "num_heads": 4, "mlp_ratio": 4, "T": 4, "pooling_stat": "0011", "tau": 2.0, "v_threshold": 1.0,
         "attn_v_threshold": 0.5, "v_reset": null, "decay_input": true, "detach_reset": true, "surrogate": "sigmoid",
         "alpha": 4.0, "bn_eps": 1e-5, "class_names": class_names,
-    }))
-    .unwrap()
+    });
+    Config::from_json(&json.to_string(), "config").unwrap()
 }
 
 fn prep(img_size: usize, in_chans: usize, num_classes: usize) -> Preparation {

@@ -21,8 +21,11 @@ pub struct Context {
     allocated: Arc<AtomicU64>,
     modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
-    constants: Mutex<HashMap<usize, (Weak<Constant>, Arc<Buffer>)>>,
+    constants: Mutex<HashMap<usize, Uploaded>>,
 }
+
+/// A parameter and its buffer, which goes when the last model that has the parameter goes.
+type Uploaded = (Weak<Constant>, Arc<Buffer>);
 
 /// Kernel, entry point and the bits of its constants.
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);

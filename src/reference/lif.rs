@@ -15,6 +15,9 @@ pub struct Window {
     pub minus_plane: Option<usize>,
 }
 
+/// A block of tokens: its slice of the spikes at every timestep, and of the membranes where they are wanted.
+type Task<'a, F> = (Vec<&'a mut [u32]>, Option<Vec<&'a mut [F]>>);
+
 /// LIF over `steps` timesteps of `x` `[T or 1][B·N][4⌈C/4⌉]` (`shape` is x's) into `out`; `h` `[T][B·N][4⌈C/4⌉]` takes the
 /// membrane before firing.
 pub fn lif<F: Real>(
@@ -33,8 +36,8 @@ pub fn lif<F: Real>(
         Some(h) => parallel::row_blocks(h, steps, row_in, BLOCK).into_iter().map(Some).collect(),
         None => (0..blocks.len()).map(|_| None).collect(),
     };
-    let tasks = blocks.into_iter().zip(traces.drain(..)).enumerate().collect();
-    parallel::for_each(tasks, |(i, (mut block, mut trace)): (usize, (Vec<&mut [u32]>, Option<Vec<&mut [F]>>))| {
+    let tasks: Vec<(usize, Task<F>)> = blocks.into_iter().zip(traces.drain(..)).enumerate().collect();
+    parallel::for_each(tasks, |(i, (mut block, mut trace))| {
         for token in 0..block[0].len() / window.row {
             for word in 0..words(shape.channels) {
                 let n = (shape.channels - word * 32).min(32);
