@@ -200,7 +200,9 @@ fn impossible_pictures_and_configurations_are_errors() {
         assert!(Preparation::new(&c, Invert::No).is_err());
     }
     for size in [0, 100_000] {
-        error(Preparation::new(&config(size, 1, 10, None), Invert::No), "img_size");
+        c = config(28, 1, 10, None);
+        c.img_size = size;
+        error(Preparation::new(&c, Invert::No), "img_size");
     }
 }
 

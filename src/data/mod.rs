@@ -186,7 +186,7 @@ impl Dataset {
         self.class_names.as_deref()
     }
 
-    /// All labels, [N].
+    /// All labels, `[N]`.
     pub fn labels(&self) -> &[i64] {
         &self.labels
     }
@@ -224,7 +224,7 @@ impl Dataset {
         Ok((self.preparation.prepare(&picture), self.labels[index]))
     }
 
-    /// Prepared pictures, [B, C, H, W], and their labels, [B], in the order of `indices`; decoded in parallel.
+    /// Prepared pictures, `[B, C, H, W]`, and their labels, `[B]`, in the order of `indices`; decoded in parallel.
     ///
     /// # Errors
     /// As [`Dataset::picture`], for the first of `indices` that fails.
