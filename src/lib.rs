@@ -1,5 +1,7 @@
 //! Spiking transformers in compute shaders.
 pub mod checkpoint;
+#[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
+pub mod cli;
 pub mod config;
 #[cfg(feature = "data")]
 pub mod data;

@@ -1,6 +1,7 @@
 //! A model on a device: plans made on demand, batches cut to what the device takes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::gpu::{Adapters, Context, Limits, MemoryPlan, Plan};
@@ -196,43 +197,72 @@ impl Session {
         pollster::block_on(self.run(input, timesteps, options))
     }
 
+    /// Makes ready what a [`Session::run`] of `batch` images would make first, so that the run itself can be timed.
+    ///
+    /// # Errors
+    /// As [`Session::run`], less those of the input's values.
+    pub async fn prepare(&mut self, batch: usize, timesteps: Option<usize>, options: Options) -> Result<()> {
+        let timesteps = timesteps.unwrap_or(self.model.config().timesteps);
+        let whole = InputShape { timesteps, batch, sequence: false };
+        let part = self.part_that_fits(whole, options)?;
+        self.compiled(InputShape { batch: part, ..whole }, options).await.map(|_| ())
+    }
+
     /// The largest part of the batch that the device takes at once.
     fn part_that_fits(&self, whole: InputShape, options: Options) -> Result<usize> {
         let Device::Gpu(context) = &self.device else { return Ok(whole.batch) };
-        let mut batch = whole.batch;
-        loop {
-            let shape = InputShape { batch, ..whole };
-            if self.plans.contains_key(&(shape, options)) {
-                return Ok(batch);
-            }
-            let recording = self.model.record(shape, options, context.limits())?;
-            match MemoryPlan::new(&recording, context.limits()) {
-                Ok(_) => return Ok(batch),
-                Err(e) if batch == 1 => return Err(e),
-                Err(_) => batch = batch.div_ceil(2),
-            }
+        // A plan of the whole batch was made within the limits.
+        if self.plans.contains_key(&(whole, options)) {
+            return Ok(whole.batch);
         }
+        part_that_fits(&self.model, whole, options, context.limits()).map(|(batch, _)| batch)
     }
 
     async fn run_part(&mut self, shape: InputShape, options: Options, pixels: &[f32]) -> Result<Outputs> {
+        match self.compiled(shape, options).await? {
+            Compiled::Cpu(executor) => executor.run(pixels),
+            Compiled::Gpu(plan) => plan.run(pixels).await,
+        }
+    }
+
+    /// The plan of that shape, made if there is none.
+    async fn compiled(&mut self, shape: InputShape, options: Options) -> Result<&mut Compiled> {
         // Batches of one session differ in their last part at most; plans of other shapes would only hold memory.
         const KEPT: usize = 2;
         let key = (shape, options);
-        if !self.plans.contains_key(&key) {
-            if self.plans.len() >= KEPT {
-                self.plans.clear();
-            }
-            let recording = self.model.record(shape, options, self.device.limits())?;
-            let compiled = match &self.device {
-                Device::Cpu => Compiled::Cpu(Executor::new(recording)),
-                Device::Gpu(context) => Compiled::Gpu(Box::new(Plan::new(context, recording).await?)),
-            };
-            self.plans.insert(key, compiled);
+        if !self.plans.contains_key(&key) && self.plans.len() >= KEPT {
+            self.plans.clear();
         }
-        match self.plans.get_mut(&key) {
-            Some(Compiled::Cpu(executor)) => executor.run(pixels),
-            Some(Compiled::Gpu(plan)) => plan.run(pixels).await,
-            None => Err(Error::Input("the plan vanished".to_owned())),
+        Ok(match self.plans.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let recording = self.model.record(shape, options, self.device.limits())?;
+                entry.insert(match &self.device {
+                    Device::Cpu => Compiled::Cpu(Executor::new(recording)),
+                    Device::Gpu(context) => Compiled::Gpu(Box::new(Plan::new(context, recording).await?)),
+                })
+            }
+        })
+    }
+}
+
+/// The largest part of a batch, halved until it fits, that a device with `limits` takes at once, and what it allocates.
+///
+/// # Errors
+/// As [`Model::record`] and [`MemoryPlan::new`] for a single image.
+pub fn part_that_fits(
+    model: &Model,
+    whole: InputShape,
+    options: Options,
+    limits: Limits,
+) -> Result<(usize, MemoryPlan)> {
+    let mut batch = whole.batch;
+    loop {
+        let recording = model.record(InputShape { batch, ..whole }, options, limits)?;
+        match MemoryPlan::new(&recording, limits) {
+            Ok(plan) => return Ok((batch, plan)),
+            Err(e) if batch <= 1 => return Err(e),
+            Err(_) => batch = batch.div_ceil(2),
         }
     }
 }
