@@ -1,0 +1,249 @@
+//! `spikeshade inspect`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Common, StrictArgs, count, grouped, human_bytes, print, print_json};
+use crate::checkpoint::{Checkpoint, Dtype, Tensor};
+use crate::config::{Config, Parameter, ParameterKind};
+use crate::error::clip;
+use crate::gpu::{Limits, MemoryPlan};
+use crate::layers::Options;
+use crate::model::{InputShape, Model};
+use crate::session::part_that_fits;
+use crate::{Error, files};
+
+/// The largest configuration, in parameters, whose memory is worked out without a checkpoint.
+const MOST_PARAMETERS: u64 = 1 << 28;
+
+const EXAMPLES: &str = "\
+Examples:
+  spikeshade inspect models/mnist-2-64.safetensors
+  spikeshade inspect models/mnist-2-64.safetensors --batch 64
+  spikeshade inspect config.json --json              a model that has no weights yet
+
+Memory is what a device of WebGPU's default limits allocates to run the batch. Spikes take one bit a channel; beside it
+stands what the same tensors would take as f32, each with a buffer of its own.";
+
+/// Show a checkpoint or a configuration: layers, parameters, and the device memory of a batch
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Inspect {
+    /// A checkpoint (a .safetensors file, or a folder with config.json and model.safetensors), or a configuration (.json)
+    #[arg(value_name = "M")]
+    model: PathBuf,
+    /// Images of the batch whose memory is worked out
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count())]
+    batch: usize,
+    #[command(flatten)]
+    strict: StrictArgs,
+}
+
+/// The memory of a batch, or why it cannot run.
+type Memory = std::result::Result<(usize, MemoryPlan), String>;
+
+impl Inspect {
+    pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
+        let (checkpoint, stored) = match configuration(&self.model)? {
+            Some(config) => (without_weights(config), None),
+            None => {
+                let checkpoint = self.strict.load(&self.model)?;
+                let stored = checkpoint.dtype;
+                (checkpoint, Some(stored))
+            }
+        };
+        let memory = memory(&checkpoint, self.batch)?;
+        let config = &checkpoint.config;
+        if common.json {
+            print_json(&as_json(config, stored, &checkpoint, self.batch, &memory))?;
+        } else {
+            print(&as_text(&self.model, config, stored, &checkpoint, self.batch, &memory))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The configuration in a JSON file; `None` for what is to be loaded as a checkpoint.
+fn configuration(path: &Path) -> Result<Option<Config>> {
+    if std::fs::metadata(path).map_err(|e| Error::io(path, e))?.is_dir() {
+        return Ok(None);
+    }
+    let bytes = files::open_mapped(path)?;
+    let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    // A checkpoint's header begins after the eight bytes of its length.
+    let braced = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') && bytes.get(8) != Some(&b'{');
+    if !named && !braced {
+        return Ok(None);
+    }
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        bail!("{}: is no UTF-8 text, so no configuration; give a checkpoint or a config.json", path.display());
+    };
+    Ok(Some(Config::from_json(text, &path.display().to_string())?))
+}
+
+/// A checkpoint of that configuration for its shapes alone. A model too large for this is left without tensors.
+fn without_weights(config: Config) -> Checkpoint {
+    let parameters = config.parameters();
+    let elements = parameters.iter().fold(0u64, |n, p| n.saturating_add(p.elements()));
+    let tensors = if elements > MOST_PARAMETERS {
+        Default::default()
+    } else {
+        let filled = |p: Parameter| {
+            let value = if p.kind == ParameterKind::RunningVar { 1.0 } else { 0.0 };
+            (p.name.clone(), Tensor { data: vec![value; p.elements() as usize], shape: p.shape })
+        };
+        parameters.into_iter().map(filled).collect()
+    };
+    Checkpoint { config, tensors, metadata: Default::default(), unexpected: Vec::new(), dtype: Dtype::F32 }
+}
+
+fn memory(checkpoint: &Checkpoint, batch: usize) -> Result<Memory> {
+    let config = &checkpoint.config;
+    if checkpoint.tensors.is_empty() {
+        return Ok(Err(format!("not worked out for more than {} parameters", grouped(MOST_PARAMETERS))));
+    }
+    // No sum of tensor sizes may leave a u64: far above this, nothing fits anywhere.
+    let widest = config.hidden_dim().max(config.head_dim() * config.head_dim()).max(config.num_classes);
+    let pixels = config.img_size as f64 * config.img_size as f64;
+    if config.timesteps as f64 * batch as f64 * pixels * widest as f64 > (1u64 << 50) as f64 {
+        return Ok(Err("the batch is far beyond any device; use a smaller --batch".to_owned()));
+    }
+    let shape = InputShape { timesteps: config.timesteps, batch, sequence: false };
+    match part_that_fits(&Model::new(checkpoint)?, shape, Options::default(), Limits::default()) {
+        Ok(fits) => Ok(Ok(fits)),
+        Err(Error::Gpu(why)) => Ok(Err(format!("not a single image fits: {why}"))),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The tensors of each layer, in their order.
+fn layers(parameters: &[Parameter]) -> Vec<(&str, &[Parameter])> {
+    let layer = |p: &Parameter| p.name.rsplit_once('.').map_or(p.name.len(), |(layer, _)| layer.len());
+    parameters
+        .chunk_by(|a, b| a.name[..layer(a)] == b.name[..layer(b)])
+        .map(|of_layer| (&of_layer[0].name[..layer(&of_layer[0])], of_layer))
+        .collect()
+}
+
+fn trainable(parameters: &[Parameter]) -> u64 {
+    parameters.iter().filter(|p| p.kind.is_trainable()).map(Parameter::elements).sum()
+}
+
+fn as_json(
+    config: &Config,
+    stored: Option<Dtype>,
+    checkpoint: &Checkpoint,
+    batch: usize,
+    memory: &Memory,
+) -> Value {
+    let parameters = config.parameters();
+    let layers: Vec<Value> = layers(&parameters)
+        .into_iter()
+        .map(|(layer, of_layer)| {
+            let tensors: serde_json::Map<_, _> =
+                of_layer.iter().map(|p| (p.name[layer.len() + 1..].to_owned(), json!(p.shape))).collect();
+            json!({ "layer": layer, "tensors": tensors, "parameters": trainable(of_layer) })
+        })
+        .collect();
+    let all: u64 = parameters.iter().map(Parameter::elements).sum();
+    let memory = match memory {
+        Err(why) => json!({ "batch": batch, "fits": false, "why": why }),
+        Ok((part, plan)) => json!({
+            "batch": batch,
+            "part": part,
+            "fits": true,
+            "total": plan.total(),
+            "tensors": plan.buffers.iter().sum::<u64>(),
+            "buffers": plan.buffers.len(),
+            "parameters": plan.parameters,
+            "uniforms": plan.uniforms,
+            "readback": plan.readback,
+            "tensors_without_reuse": plan.without_reuse,
+            "tensors_unpacked": plan.unpacked,
+        }),
+    };
+    let config: Value = serde_json::from_str(&config.to_json()).unwrap_or_default();
+    json!({
+        "config": config,
+        "dtype": stored.map(Dtype::name),
+        "metadata": checkpoint.metadata,
+        "unknown_tensors": checkpoint.unexpected,
+        "layers": layers,
+        "parameters": trainable(&parameters),
+        "running_statistics": all - trainable(&parameters),
+        "memory": memory,
+    })
+}
+
+fn as_text(
+    path: &Path,
+    config: &Config,
+    stored: Option<Dtype>,
+    checkpoint: &Checkpoint,
+    batch: usize,
+    memory: &Memory,
+) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail, here and below.
+    let _ = match stored {
+        Some(dtype) => writeln!(text, "{}: a checkpoint in {dtype}", path.display()),
+        None => writeln!(text, "{}: a configuration, no weights", path.display()),
+    };
+    text += "\nConfiguration\n";
+    let settings: Value = serde_json::from_str(&config.to_json()).unwrap_or_default();
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        let _ = writeln!(text, "  {key:16} {}", clip(&value.to_string()));
+    }
+    let [.., side] = config.stage_sizes();
+    let _ = writeln!(text, "  {} tokens ({side} × {side}), {} channels a head", config.tokens(), config.head_dim());
+    for (key, value) in &checkpoint.metadata {
+        let _ = writeln!(text, "  metadata {}: {}", clip(key), clip(value));
+    }
+    let parameters = config.parameters();
+    let _ = writeln!(text, "\n{:36} {:24} {:>12}", "Layer", "Shape", "Parameters");
+    for (layer, of_layer) in layers(&parameters) {
+        let weight = &of_layer[0];
+        let shape = format!("{:?}", weight.shape);
+        let _ = writeln!(text, "{layer:36} {shape:24} {:>12}", grouped(trainable(of_layer)));
+    }
+    let all: u64 = parameters.iter().map(Parameter::elements).sum();
+    let own = trainable(&parameters);
+    let _ = writeln!(text, "{:61} {:>12}", "Parameters", grouped(own));
+    let _ = writeln!(text, "{:61} {:>12}", "Running statistics (not trained)", grouped(all - own));
+    let _ = writeln!(text, "\nDevice memory at a batch of {batch}, {} timesteps", config.timesteps);
+    match memory {
+        Err(why) => {
+            let _ = writeln!(text, "  {why}");
+        }
+        Ok((part, plan)) => {
+            if *part < batch {
+                let _ = writeln!(text, "  too large for one binding: run in parts of {part}, for each of which");
+            }
+            let tensors: u64 = plan.buffers.iter().sum();
+            let shared = format!("tensors, in {} buffers", plan.buffers.len());
+            let rows = [
+                (shared.as_str(), tensors),
+                ("parameters", plan.parameters),
+                ("uniforms", plan.uniforms),
+                ("read back", plan.readback),
+                ("total", plan.total()),
+            ];
+            for (what, bytes) in rows {
+                let _ = writeln!(text, "  {what:24} {:>15} bytes  {:>12}", grouped(bytes), human_bytes(bytes));
+            }
+            let _ = writeln!(
+                text,
+                "  The tensors would take {} without reuse of buffers, and {} with each spike an f32 ({:.1} times as much).",
+                human_bytes(plan.without_reuse),
+                human_bytes(plan.unpacked),
+                plan.unpacked as f64 / tensors.max(1) as f64
+            );
+        }
+    }
+    text
+}
