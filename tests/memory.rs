@@ -1,0 +1,86 @@
+//! The memory that a plan is said to take is what it allocates.
+
+mod common;
+
+use std::sync::Arc;
+
+use spikeshade::checkpoint::Checkpoint;
+use spikeshade::gpu::{Limits, MemoryPlan, Plan};
+use spikeshade::kernels::attention::Order;
+use spikeshade::layers::Options;
+use spikeshade::model::{InputShape, Model};
+use spikeshade::session::{Device, Input, Session, part_that_fits};
+
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny_eval.safetensors");
+
+fn models() -> [(&'static str, Arc<Model>); 2] {
+    [("mnist-2-64", Model::built_in()), ("tiny", Model::load(TINY))].map(|(name, model)| (name, Arc::new(model.unwrap())))
+}
+
+#[test]
+fn plans_allocate_what_is_said() {
+    let image = |timesteps, batch| InputShape { timesteps, batch, sequence: false };
+    let plain = Options::default();
+    // Small bindings cut the tensors of larger batches into windows.
+    let tight = Limits { binding: 256 << 10, ..Limits::default() };
+    for (shape, options, limits) in [
+        (image(4, 1), plain, Limits::default()),
+        (image(4, 3), Options { count: true, ..plain }, Limits::default()),
+        (image(1, 7), Options { fused: false, order: Some(Order::QkV), ..plain }, Limits::default()),
+        (image(2, 2), Options { trace: true, order: Some(Order::QKv), ..plain }, Limits::default()),
+        (InputShape { timesteps: 3, batch: 2, sequence: true }, plain, Limits::default()),
+        (image(4, 8), Options { fused: false, count: true, ..plain }, tight),
+    ] {
+        for (name, model) in models() {
+            // Fresh contexts: plans of one share their parameters.
+            for context in common::contexts(limits) {
+                let what = format!("{name}, {shape:?}, {options:?} on {}", context.name());
+                let record = |limits| model.record(shape, options, limits).unwrap();
+                let said = match MemoryPlan::new(&record(limits), limits) {
+                    Ok(memory) => memory.total(),
+                    Err(e) => panic!("{e}: {what}"),
+                };
+                assert_eq!(context.allocated(), 0, "{what}");
+                let plan = pollster::block_on(Plan::new(&context, record(context.limits()))).unwrap();
+                assert_eq!(context.allocated(), plan.memory().total(), "{what}");
+                assert_eq!(context.allocated(), said, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn running_allocates_nothing_more() {
+    let model = Arc::new(Model::new(&Checkpoint::built_in().unwrap()).unwrap());
+    let shape = InputShape { timesteps: 4, batch: 2, sequence: false };
+    for context in common::contexts(Limits::default()) {
+        let mut session = Session::new(model.clone(), Device::Gpu(context.clone()));
+        let input = Input { batch: 2, timesteps: None, data: vec![0.5; 2 * 28 * 28] };
+        let (_, memory) = part_that_fits(&model, shape, Options::default(), context.limits()).unwrap();
+        for _ in 0..3 {
+            session.run_blocking(&input, None, Options::default()).unwrap();
+            assert_eq!(context.allocated(), memory.total(), "{}", context.name());
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_cut_until_it_fits() {
+    let (_, tiny) = models()[1].clone();
+    let whole = InputShape { timesteps: 4, batch: 24, sequence: false };
+    let limits = Limits { binding: 160 << 10, ..Limits::default() };
+    let (part, memory) = part_that_fits(&tiny, whole, Options::default(), limits).unwrap();
+    assert!(part < 24 && memory.buffers.iter().all(|&b| b <= limits.binding), "{part}: {memory:?}");
+    let data: Vec<f32> = (0..24 * 3 * 16 * 16).map(|i| (i % 13) as f32 / 6.0 - 1.0).collect();
+    let input = Input { batch: 24, timesteps: None, data };
+    let expected = Session::new(tiny.clone(), Device::Cpu).run_blocking(&input, None, Options::default()).unwrap();
+    for context in common::contexts(limits) {
+        let name = context.name().to_owned();
+        let mut session = Session::new(tiny.clone(), Device::Gpu(context));
+        pollster::block_on(session.prepare(24, None, Options::default())).unwrap();
+        let output = session.run_blocking(&input, None, Options::default()).unwrap();
+        assert_eq!(output.logits, expected.logits, "{name}");
+    }
+    let nothing = Limits { binding: 1 << 10, ..limits };
+    assert!(part_that_fits(&tiny, whole, Options::default(), nothing).is_err());
+}
