@@ -14,7 +14,8 @@ use spikeshade::session::{Device, Input, Session, part_that_fits};
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny_eval.safetensors");
 
 fn models() -> [(&'static str, Arc<Model>); 2] {
-    [("mnist-2-64", Model::built_in()), ("tiny", Model::load(TINY))].map(|(name, model)| (name, Arc::new(model.unwrap())))
+    [("mnist-2-64", Model::built_in()), ("tiny", Model::load(TINY))]
+        .map(|(name, model)| (name, Arc::new(model.unwrap())))
 }
 
 #[test]
@@ -22,7 +23,7 @@ fn plans_allocate_what_is_said() {
     let image = |timesteps, batch| InputShape { timesteps, batch, sequence: false };
     let plain = Options::default();
     // Small bindings cut the tensors of larger batches into windows.
-    let tight = Limits { binding: 256 << 10, ..Limits::default() };
+    let tight = Limits { binding: 416 << 10, ..Limits::default() };
     for (shape, options, limits) in [
         (image(4, 1), plain, Limits::default()),
         (image(4, 3), Options { count: true, ..plain }, Limits::default()),

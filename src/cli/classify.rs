@@ -29,11 +29,13 @@ Examples:
   spikeshade classify examples/images --device cpu
   spikeshade classify --model cifar10.safetensors cat.jpg dog.jpg --json
 
-Without --model the built-in model runs, which knows handwritten digits. A model of grey digits gets them light on
-dark, as it was trained: a drawing with a light border is inverted, and its ink is scaled and centred as MNIST's was.
-Any other model gets the central square of the picture at its own size.
+Without --model the built-in model runs, which knows handwritten digits. A model
+of grey digits gets them light on dark, as it was trained: a drawing with a
+light border is inverted, and its ink is scaled and centred as MNIST's was. Any
+other model gets the central square of the picture at its own size.
 
-A picture that cannot be read is reported on stderr and the others are classified; the exit code is then 1.";
+A picture that cannot be read is reported on stderr and the others are
+classified; the exit code is then 1.";
 
 /// Say what is in pictures: the five most likely classes of each
 #[derive(Args)]
@@ -227,7 +229,10 @@ fn pictures_at(path: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if found.is_empty() {
-        bail!("{}: no .png, .jpg, .jpeg or .bmp file is directly in this folder; name one that has some", path.display());
+        bail!(
+            "{}: no .png, .jpg, .jpeg or .bmp file is directly in this folder; name one that has some",
+            path.display()
+        );
     }
     found.sort();
     Ok(found)

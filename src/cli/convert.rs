@@ -13,11 +13,12 @@ use crate::checkpoint::{Checkpoint, Dtype};
 const EXAMPLES: &str = "\
 Examples:
   spikeshade convert m.safetensors half.safetensors --dtype f16
-  spikeshade convert folder/ m.safetensors         a folder's config.json and model.safetensors in one file
-  spikeshade convert m.safetensors clean.safetensors  without tensors that the model does not use
+  spikeshade convert folder/ m.safetensors    from two files to one
 
-Numbers are rounded to nearest, ties to even; one that the new type cannot hold is an error. The result is loaded
-again before it is put in place. Metadata, class names among it, is kept. Computation is in f32 whatever the type.";
+Numbers are rounded to nearest, ties to even; one that the new type cannot hold
+is an error. The result is loaded again before it is put in place. Metadata and
+class names are kept, tensors that the model does not use are left out.
+Computation is in f32 whatever the type.";
 
 /// Rewrite a checkpoint as one .safetensors file, in another number type if asked for
 #[derive(Args)]

@@ -16,7 +16,7 @@ Examples:
   spikeshade devices
   spikeshade devices --json
   spikeshade classify --device 0 digit.png         the first of the list
-  spikeshade classify --device llvmpipe digit.png  one by a part of its name
+  spikeshade classify --device llvmpipe digit.png  by a part of its name
 
 Without any adapter the reference executor still runs every model: --device cpu.";
 
@@ -47,8 +47,11 @@ impl Devices {
 }
 
 fn as_json(a: &AdapterDescription) -> Value {
-    let limits: Map<String, Value> =
-        a.limits.iter().map(|&(name, own, used)| (name.to_owned(), json!({ "adapter": own, "used": own.min(used) }))).collect();
+    let limits: Map<String, Value> = a
+        .limits
+        .iter()
+        .map(|&(name, own, used)| (name.to_owned(), json!({ "adapter": own, "used": own.min(used) })))
+        .collect();
     let features: Map<String, Value> = a.features.iter().map(|&(name, has)| (name.to_owned(), has.into())).collect();
     json!({
         "index": a.index,

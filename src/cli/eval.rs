@@ -19,13 +19,15 @@ use crate::session::{Input, Session};
 const EXAMPLES: &str = "\
 Examples:
   spikeshade eval --model models/mnist-2-64.safetensors --data mnist/
-  spikeshade eval --model m.safetensors --data cifar-10-batches-bin/ --batch 128 --device gpu
-  spikeshade eval --model m.safetensors --data pictures.tar.xz --split train --limit 500 --json
+  spikeshade eval --model m.safetensors --data cifar-10/ --batch 128 --device gpu
+  spikeshade eval --model m/ --data p.tar.xz --split train --limit 500 --json
 
-DATA is a folder with MNIST-like IDX files (plain or .gz), with CIFAR's .bin files, or with a folder of pictures for
-each class (test/CLASS/*.png, or CLASS/*.png), or a .tar, .tar.gz or .tar.xz of the last. Pictures are prepared as
-`classify` does. --limit takes the first N, of class folders from each class in turn. Images per second includes
-decoding, which goes on while the device runs.";
+DATA is a folder with MNIST-like IDX files (plain or .gz), with CIFAR's .bin
+files, or with a folder of pictures for each class (test/CLASS/*.png, or
+CLASS/*.png), or a .tar, .tar.gz or .tar.xz of the last. Pictures are prepared
+as `classify` does. --limit takes the first N, of class folders from each class
+in turn. Images per second includes decoding, which goes on while the device
+runs. A picture that cannot be read ends the evaluation.";
 
 /// Measure a model's accuracy on a labelled data set
 #[derive(Args)]

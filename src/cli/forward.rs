@@ -20,18 +20,20 @@ use crate::tensor_file::{self, Data, TensorFile};
 
 const EXAMPLES: &str = "\
 Examples:
-  spikeshade forward --model m.safetensors --input in.safetensors --output out.safetensors
-  spikeshade forward --model m/ --input in.safetensors --output trace.safetensors --trace --device cpu
+  spikeshade forward -m m.safetensors -i in.safetensors -o out.safetensors
+  spikeshade forward -m m/ -i in.safetensors -o trace.safetensors --trace
 
-The input holds one tensor `x`, already normalised, as f32, f16 or bf16: [B, C, H, W] shows each image at every
-timestep, [T, B, C, H, W] an image of its own at each. In Python:
+The input holds a tensor `x`, already normalised, as f32, f16 or bf16:
+[B, C, H, W] shows each image at every timestep, [T, B, C, H, W] an image of its
+own at each. In Python:
   safetensors.torch.save_file({\"x\": x}, \"in.safetensors\")
 
 The output holds `logits`, f32 [B, classes]. --trace adds for every layer, each [T, B, C, H, W]:
   s.LAYER  spikes, u8 (i8 where they are ternary)
   h.LAYER  membrane potentials before the reset, f32
   u.LAYER, k.LAYER, o.LAYER  residual streams, keys and attention sums, f32
-Its metadata holds the configuration (`config`) and what wrote it. Logits and trace are the same on every device.";
+Its metadata holds the configuration (`config`) and what wrote it. Logits and
+trace are the same on every device.";
 
 /// Run a model on a tensor file, and write its logits, or every activation, to another
 #[derive(Args)]

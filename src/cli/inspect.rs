@@ -25,10 +25,11 @@ const EXAMPLES: &str = "\
 Examples:
   spikeshade inspect models/mnist-2-64.safetensors
   spikeshade inspect models/mnist-2-64.safetensors --batch 64
-  spikeshade inspect config.json --json              a model that has no weights yet
+  spikeshade inspect config.json --json     a model that has no weights yet
 
-Memory is what a device of WebGPU's default limits allocates to run the batch. Spikes take one bit a channel; beside it
-stands what the same tensors would take as f32, each with a buffer of its own.";
+Memory is what a device of WebGPU's default limits allocates to run the batch.
+Spikes take one bit a channel; beside it stands what the same tensors would take
+as f32, each with a buffer of its own.";
 
 /// Show a checkpoint or a configuration: layers, parameters, and the device memory of a batch
 #[derive(Args)]
@@ -134,13 +135,7 @@ fn trainable(parameters: &[Parameter]) -> u64 {
     parameters.iter().filter(|p| p.kind.is_trainable()).map(Parameter::elements).sum()
 }
 
-fn as_json(
-    config: &Config,
-    stored: Option<Dtype>,
-    checkpoint: &Checkpoint,
-    batch: usize,
-    memory: &Memory,
-) -> Value {
+fn as_json(config: &Config, stored: Option<Dtype>, checkpoint: &Checkpoint, batch: usize, memory: &Memory) -> Value {
     let parameters = config.parameters();
     let layers: Vec<Value> = layers(&parameters)
         .into_iter()

@@ -20,25 +20,26 @@ use anyhow::{Result, bail};
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::Error;
 use crate::checkpoint::Checkpoint;
 use crate::error::clip;
 use crate::kernels::attention::Order;
 use crate::layers::Options;
 use crate::model::Model;
 use crate::session::Device;
-use crate::Error;
 
 /// How many lines an error may take.
 const MOST_LINES: usize = 18;
 
 const EXAMPLES: &str = "\
 Examples:
-  spikeshade classify digit.png                 which digit is it? (built-in MNIST model)
-  spikeshade devices                            what can it run on?
-  spikeshade eval --model m.safetensors --data mnist/
-  spikeshade COMMAND --help                     more about a command, with examples
+  spikeshade classify digit.png       which digit is it? (built-in MNIST model)
+  spikeshade devices                  what can it run on?
+  spikeshade inspect m.safetensors    what is in a checkpoint?
+  spikeshade COMMAND --help           more about a command, with examples
 
-Exit code: 0 if all went well, 1 after an error, 2 for a mistake in the arguments.";
+Exit code: 0 if all went well, 1 after an error, 2 for a mistake in the
+arguments.";
 
 #[derive(Parser)]
 #[command(name = "spikeshade", version, about = "Spiking transformers in compute shaders.", after_help = EXAMPLES)]
@@ -161,7 +162,9 @@ pub fn main() -> ExitCode {
     // A fault of this program must end as an error like any other.
     panic::set_hook(Box::new(|info| {
         let at = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("no message");
+        let payload = info.payload();
+        let what = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+        let what = what.unwrap_or("no message");
         complain("error", format!("internal fault{at}: {what}; please report it with the command line"));
     }));
     let cli = Cli::parse();

@@ -1,0 +1,730 @@
+//! The program: what each command prints, and that everything wrong ends in one short error.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use spikeshade::checkpoint::{Checkpoint, Dtype};
+use spikeshade::config::Config;
+use spikeshade::gpu::Limits;
+use spikeshade::tensor_file::{self, Data, TensorFile};
+use tempfile::TempDir;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const MNIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/mnist-2-64.safetensors");
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny_eval.safetensors");
+const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/images");
+const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_spikeshade"))
+}
+
+fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    program().args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Standard output of a run that has to succeed.
+#[track_caller]
+fn good<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The JSON document that is all of standard output.
+#[track_caller]
+fn json<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Value {
+    let out = good(args);
+    serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"))
+}
+
+/// Checks a refusal: exit code 1 or 2, nothing on stdout, and a short message that names `thing`. Gives the message.
+#[track_caller]
+fn is_refusal(output: &Output, thing: &str) -> String {
+    let message = text(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{:?}: {message}", output.status);
+    assert!(message.lines().any(|l| l.starts_with("error: ")), "{message}");
+    assert!(message.lines().count() <= 20 && message.len() < 4000, "{message}");
+    assert!(message.contains(thing), "no {thing:?} in {message}");
+    assert!(!message.contains("panicked") && !message.contains("internal fault"), "{message}");
+    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    message
+}
+
+/// [`is_refusal`] of a run with these arguments, which has to leave no file at `out`, nor one half written in its folder.
+#[track_caller]
+fn refused<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>, thing: &str, out: Option<&Path>) -> String {
+    let message = is_refusal(&run(args), thing);
+    if let Some(out) = out {
+        assert!(!out.exists(), "{}", out.display());
+        if let Some(files) = out.parent().and_then(|folder| fs::read_dir(folder).ok()) {
+            let mut names = files.map(|f| f.unwrap().file_name().into_string().unwrap());
+            assert!(names.all(|name| !name.starts_with(".spikeshade-")));
+        }
+    }
+    message
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn file(folder: &TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn str(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+type Tensors = Vec<(String, Vec<usize>, Data)>;
+
+/// A checkpoint's tensors as f32 and its metadata, to be broken and written again.
+fn parts(path: &str) -> (Tensors, BTreeMap<String, String>) {
+    let checkpoint = Checkpoint::load(path, false).unwrap();
+    let tensors = checkpoint.tensors.into_iter().map(|(name, t)| (name, t.shape, Data::F32(t.data))).collect();
+    (tensors, BTreeMap::from([("config".to_owned(), checkpoint.config.to_json())]))
+}
+
+fn floats(data: &mut Data) -> &mut Vec<f32> {
+    match data {
+        Data::F32(v) => v,
+        _ => panic!("not f32"),
+    }
+}
+
+/// Checkpoints with one thing wrong each: the name of the file, its bytes, and what the message has to contain besides.
+fn broken_checkpoints() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let whole = fs::read(MNIST).unwrap();
+    let changed = |change: fn(&mut Tensors, &mut BTreeMap<String, String>)| {
+        let (mut tensors, mut metadata) = parts(MNIST);
+        change(&mut tensors, &mut metadata);
+        tensor_file::to_bytes(tensors, &metadata).unwrap()
+    };
+    let lying = |length: u64| [&length.to_le_bytes()[..], &whole[8..]].concat();
+    vec![
+        ("zero.safetensors", Vec::new(), "empty"),
+        ("short.safetensors", whole[..whole.len() / 2].to_vec(), "cut short"),
+        ("stub.safetensors", whole[..5].to_vec(), "5 bytes"),
+        ("longer.safetensors", [&whole[..], b"more"].concat(), "after its last tensor"),
+        ("lying.safetensors", lying(u64::MAX), "header claims"),
+        ("lying-less.safetensors", lying(100), "header"),
+        ("text.safetensors", b"this is a shopping list".to_vec(), "no .safetensors"),
+        ("pickle.safetensors", b"PK\x03\x04............".to_vec(), "PyTorch"),
+        ("renamed.safetensors", changed(|t, _| t[3].0 = "another.weight".into()), "missing"),
+        ("prefixed.safetensors", changed(|t, _| t.iter_mut().for_each(|t| t.0 = format!("module.{}", t.0))), "missing"),
+        ("reshaped.safetensors", changed(|t, _| t[0].1.insert(0, 1)), "expected"),
+        ("nan.safetensors", changed(|t, _| t.iter_mut().for_each(|t| floats(&mut t.2).fill(f32::NAN))), "NaN"),
+        ("no-config.safetensors", changed(|_, m| m.clear()), "config"),
+        (
+            "bad-config.safetensors",
+            changed(|_, m| {
+                let text = m["config"].replace("\"num_heads\":2", "\"num_heads\":3");
+                m.insert("config".into(), text);
+            }),
+            "num_heads",
+        ),
+    ]
+}
+
+/// A small data set in class folders, from the sample pictures.
+fn digits(folder: &TempDir) -> PathBuf {
+    let root = folder.path().join("digits");
+    for path in pictures() {
+        let class = root.join(digit(&path).to_string());
+        fs::create_dir_all(&class).unwrap();
+        fs::copy(&path, class.join(path.file_name().unwrap())).unwrap();
+    }
+    root
+}
+
+fn pictures() -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(IMAGES).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The digit that a sample's name begins with.
+fn digit(path: &Path) -> usize {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let word = name.split(['-', '.']).next().unwrap();
+    word.parse().unwrap_or_else(|_| DIGITS.iter().position(|d| *d == word).unwrap())
+}
+
+/// `cpu` and the index of every adapter.
+fn devices() -> Vec<String> {
+    let adapters = 0..common::contexts(Limits::default()).len();
+    std::iter::once("cpu".to_owned()).chain(adapters.map(|i| i.to_string())).collect()
+}
+
+fn huge_png() -> Vec<u8> {
+    let mut bytes = fs::read(Path::new(IMAGES).join("two.png")).unwrap();
+    bytes[16..20].copy_from_slice(&100_000u32.to_be_bytes());
+    bytes[20..24].copy_from_slice(&100_000u32.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    bytes
+}
+
+#[test]
+fn help_teaches_each_command() {
+    for command in ["classify", "eval", "forward", "convert", "inspect", "devices"] {
+        let help = good([command, "--help"]);
+        assert!(help.contains("Examples:") && help.contains("--json"), "{help}");
+        assert!(help.contains(&format!("spikeshade {command} ")), "{help}");
+        assert_eq!(help.contains("--device"), ["classify", "eval", "forward", "devices"].contains(&command), "{help}");
+    }
+    assert!(good(["--help"]).contains("Examples:"));
+    assert!(good(["--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn mistakes_in_arguments_exit_with_2() {
+    for args in [
+        &["classify"][..],
+        &["classify", "--timesteps", "0", "x.png"],
+        &["classify", "--timesteps", "33", "x.png"],
+        &["classify", "--batch", "0", "x.png"],
+        &["classify", "--order", "vqk", "x.png"],
+        &["classify", "--invert", "perhaps", "x.png"],
+        &["eval", "--model", MNIST],
+        &["eval", "--model", MNIST, "--data", ".", "--split", "dev"],
+        &["forward", "--model", MNIST],
+        &["convert", MNIST],
+        &["convert", MNIST, "out", "--dtype", "f8"],
+        &["inspect", MNIST, "--batch", "-1"],
+        &["conjure"],
+        &["devices", "--colour"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        is_refusal(&output, "");
+    }
+}
+
+#[test]
+fn classify_reads_every_sample() {
+    let paths = pictures();
+    assert!(paths.len() >= 10);
+    for device in devices() {
+        let found = json(["classify", "--json", "--device", &device, "--batch", "4", IMAGES]);
+        let images = found["images"].as_array().unwrap();
+        assert_eq!(images.len(), paths.len());
+        for (image, path) in images.iter().zip(&paths) {
+            assert_eq!(image["image"], str(path));
+            let top = image["top"].as_array().unwrap();
+            assert_eq!(top.len(), 5);
+            assert_eq!(top[0]["class"], digit(path), "{image}");
+            assert_eq!(top[0]["name"], digit(path).to_string());
+            let p: Vec<f64> = top.iter().map(|t| t["probability"].as_f64().unwrap()).collect();
+            assert!(p.is_sorted_by(|a, b| a >= b) && p.iter().sum::<f64>() <= 1.0 + 1e-9, "{p:?}");
+        }
+        assert!(found["seconds_per_image"].as_f64().unwrap() > 0.0);
+        let rate = found["firing_rate"].as_f64().unwrap();
+        assert!(rate > 0.01 && rate < 0.5, "{rate}");
+        assert_eq!(found["failed"], Value::Array(vec![]));
+    }
+}
+
+#[test]
+fn classify_for_people() {
+    let seven = format!("{IMAGES}/seven.png");
+    let out = good(["classify", &seven, "--device", "cpu", "--model", MNIST, "--strict", "--timesteps", "2"]);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 7, "{out}");
+    assert_eq!(lines[0], seven);
+    assert!(lines[1].trim_end().ends_with("%  7"), "{out}");
+    assert!(lines[6].contains("ms an image") && lines[6].contains("firing rate"), "{out}");
+    // Dark on light is seen by itself, and not if told otherwise.
+    let dark = format!("{IMAGES}/7-dark-on-light.png");
+    let top = |invert| {
+        let found = json(["classify", "--json", "--device", "cpu", "--invert", invert, &dark]);
+        (found["images"][0]["top"][0]["class"].as_u64().unwrap(), found["images"][0]["top"].clone())
+    };
+    assert_eq!(top("auto"), top("yes"));
+    assert_eq!(top("yes").0, 7);
+    assert_ne!(top("no").1, top("yes").1);
+    // Both orders give the same bits.
+    let order = |order| json(["classify", "--json", "--device", "cpu", "--order", order, &dark])["images"].clone();
+    assert_eq!(order("qk_v"), order("q_kv"));
+}
+
+#[test]
+fn classify_goes_on_after_an_unreadable_picture() {
+    let dir = folder();
+    let fake = file(&dir, "fake.png", "no picture at all");
+    let (one, two) = (format!("{IMAGES}/one.png"), format!("{IMAGES}/two.png"));
+    let absent = dir.path().join("absent.png");
+    let output = run(["classify", "--json", "--device", "cpu", "--batch", "1", &one, str(&fake), str(&absent), &two]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["images"][0]["top"][0]["class"], 1);
+    assert_eq!(found["images"][1]["top"][0]["class"], 2);
+    assert_eq!(found["failed"].as_array().unwrap().len(), 2);
+    let message = text(&output.stderr);
+    assert!(message.contains("error: ") && message.contains("fake.png") && message.contains("absent.png"), "{message}");
+    // However many there are, the message stays short.
+    for i in 0..40 {
+        file(&dir, &format!("many/{i}.PNG"), "nothing");
+    }
+    assert!(refused(["classify", str(&dir.path().join("many"))], "0.PNG", None).contains("25 more"));
+}
+
+#[test]
+fn unusable_pictures_are_refused() {
+    let dir = folder();
+    let png = fs::read(format!("{IMAGES}/two.png")).unwrap();
+    let jpg = fs::read(format!("{IMAGES}/5-dark-on-light.jpg")).unwrap();
+    fs::create_dir(dir.path().join("bare")).unwrap();
+    file(&dir, "notes/readme.txt", "no pictures");
+    file(&dir, "text.png", "text");
+    file(&dir, "zero.png", "");
+    file(&dir, "short.png", &png[..png.len() / 2]);
+    file(&dir, "short.jpg", &jpg[..jpg.len() / 2]);
+    file(&dir, "huge.png", huge_png());
+    file(&dir, "checkpoint.png", fs::read(TINY).unwrap());
+    for (name, why) in [
+        ("text.png", "convert it"),
+        ("zero.png", "0 bytes"),
+        ("short.png", "again"),
+        ("short.jpg", "cut short"),
+        ("huge.png", "smaller"),
+        ("checkpoint.png", "convert it"),
+        ("absent.png", "check the path"),
+        ("bare", "name one that has some"),
+        ("notes", "name one that has some"),
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let path = dir.path().join(name);
+            let message = refused([&["classify", str(&path)], json].concat(), name, None);
+            assert!(message.contains(why), "{message}");
+        }
+    }
+}
+
+#[test]
+fn eval_measures_accuracy() {
+    let dir = folder();
+    let data = digits(&dir);
+    let n = pictures().len();
+    let args = ["eval", "--model", MNIST, "--data", str(&data), "--batch", "5"];
+    for device in devices() {
+        let found = json([&args[..], &["--json", "--device", &device]].concat());
+        assert_eq!((&found["correct"], &found["total"]), (&n.into(), &n.into()), "{found}");
+        assert_eq!((&found["top1"], &found["top5"]), (&1.0.into(), &1.0.into()));
+        assert!(found["images_per_second"].as_f64().unwrap() > 0.0);
+        assert!(found["firing_rate"].as_f64().unwrap() > 0.0);
+    }
+    let out = good([&args[..], &["--device", "cpu", "--limit", "7", "--split", "train"]].concat());
+    assert!(out.starts_with("7 of 7 right\n"), "{out}");
+    assert!(out.contains("images a second"), "{out}");
+    let output = run([&args[..], &["--device", "cpu"]].concat());
+    assert!(output.stderr.is_empty(), "a progress bar without a terminal: {}", text(&output.stderr));
+}
+
+#[test]
+fn unusable_data_is_refused() {
+    let dir = folder();
+    fs::create_dir(dir.path().join("bare")).unwrap();
+    let data = digits(&dir);
+    file(&dir, "digits/3/fake.png", "no picture");
+    file(&dir, "cut/t10k-images-idx3-ubyte", [0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28, 1, 2, 3]);
+    file(&dir, "cut/t10k-labels-idx1-ubyte", [0, 0, 8, 1, 0, 0, 0, 9, 1, 2, 3]);
+    file(&dir, "archive.tar.gz", "no archive");
+    for (name, thing) in [
+        ("bare", "bare"),
+        ("cut", "t10k-"),
+        ("absent", "absent"),
+        ("archive.tar.gz", "archive.tar.gz"),
+        ("digits", "fake.png"),
+    ] {
+        let path = dir.path().join(name);
+        refused(["eval", "--model", MNIST, "--device", "cpu", "--data", str(&path), "--json"], thing, None);
+    }
+    refused(["eval", "--model", TINY, "--device", "cpu", "--data", str(&data)], "fake.png", None);
+}
+
+/// A fixture's weights and input in files of their own.
+fn split_fixture(dir: &TempDir) -> (PathBuf, PathBuf, TensorFile) {
+    let (model, input) = (dir.path().join("weights.safetensors"), dir.path().join("in.safetensors"));
+    Checkpoint::load(TINY, false).unwrap().save(&model, Dtype::F32).unwrap();
+    let fixture = tensor_file::read(Path::new(TINY)).unwrap();
+    let x = ("x".to_owned(), fixture.shape("in.x").unwrap().to_vec(), Data::F32(fixture.f32("in.x").unwrap()));
+    tensor_file::write(&input, vec![x], &BTreeMap::new()).unwrap();
+    (model, input, fixture)
+}
+
+#[test]
+fn forward_reproduces_the_fixture() {
+    let dir = folder();
+    let (model, input, fixture) = split_fixture(&dir);
+    let (plain, traced) = (dir.path().join("plain.safetensors"), dir.path().join("traced.safetensors"));
+    let mut first: Option<Vec<u8>> = None;
+    for device in devices() {
+        for order in ["qk_v", "q_kv", "auto"] {
+            let args =
+                ["forward", "--model", str(&model), "--input", str(&input), "--device", &device, "--order", order];
+            let found = json([&args[..], &["--json", "--trace", "--output", str(&traced)]].concat());
+            good([&args[..], &["--output", str(&plain)]].concat());
+            let (out, logits) = (tensor_file::read(&traced).unwrap(), tensor_file::read(&plain).unwrap());
+            assert_eq!(logits.names().collect::<Vec<_>>(), ["logits"]);
+            assert_eq!(logits.bytes("logits").unwrap(), out.bytes("logits").unwrap());
+            let first = first.get_or_insert_with(|| out.bytes("logits").unwrap().to_vec());
+            assert_eq!(first, out.bytes("logits").unwrap(), "{device} {order}");
+            assert_eq!(logits.f32("logits").unwrap(), fixture.f32("out.logits").unwrap());
+            let of_trace = |n: &&str| ["s.", "h.", "u.", "k.", "o."].iter().any(|p| n.starts_with(p));
+            let expected: Vec<&str> = fixture.names().filter(of_trace).collect();
+            assert!(!expected.is_empty());
+            assert_eq!(out.names().filter(of_trace).collect::<Vec<_>>(), expected);
+            assert_eq!(found["tensors"].as_object().unwrap().len(), expected.len() + 1);
+            for name in expected {
+                let what = format!("{name}, {device} {order}");
+                assert_eq!(out.entry(name).unwrap().dtype, fixture.entry(name).unwrap().dtype, "{what}");
+                assert_eq!(out.shape(name).unwrap(), fixture.shape(name).unwrap(), "{what}");
+                if name.starts_with("s.") {
+                    assert!(out.bytes(name).unwrap() == fixture.bytes(name).unwrap(), "{what}");
+                } else {
+                    // As numbers: a zero may have either sign.
+                    assert!(out.f32(name).unwrap() == fixture.f32(name).unwrap(), "{what}");
+                }
+            }
+            let config = Config::from_json(&out.metadata["config"], "trace").unwrap();
+            assert_eq!(config, Checkpoint::load(TINY, false).unwrap().config);
+            assert!(out.metadata["producer"].contains("spikeshade"));
+        }
+    }
+}
+
+#[test]
+fn forward_takes_sequences_halves_and_timesteps() {
+    let dir = folder();
+    let (model, _, fixture) = split_fixture(&dir);
+    let x = fixture.f32("in.x").unwrap();
+    let mut shape = fixture.shape("in.x").unwrap().to_vec();
+    let logits = |input: &Path, more: &[&str]| {
+        let out = dir.path().join("out.safetensors");
+        let args = ["forward", "-m", str(&model), "-i", str(input), "-o", str(&out), "-d", "cpu"];
+        good([&args[..], more].concat());
+        tensor_file::read(&out).unwrap().f32("logits").unwrap()
+    };
+    let still = dir.path().join("still.safetensors");
+    let tensor = |shape: &[usize], x: &[f32]| vec![("x".to_owned(), shape.to_vec(), Data::F32(x.to_vec()))];
+    tensor_file::write(&still, tensor(&shape, &x), &BTreeMap::new()).unwrap();
+    shape.insert(0, 3);
+    let moving = dir.path().join("moving.safetensors");
+    tensor_file::write(&moving, tensor(&shape, &x.repeat(3)), &BTreeMap::new()).unwrap();
+    assert_eq!(logits(&moving, &[]), logits(&still, &["--timesteps", "3"]));
+    assert_ne!(logits(&moving, &[]), logits(&still, &[]));
+    let args = ["forward", "-m", str(&model), "-i", str(&moving), "-o", "never.safetensors", "-t", "4"];
+    refused(args, "moving.safetensors", Some(Path::new("never.safetensors")));
+    // bf16 is the upper half of an f32: an input that bf16 holds gives the same bits.
+    let round = |v: &f32| f32::from_bits(v.to_bits() & 0xffff_0000);
+    let rounded: Vec<f32> = x.iter().map(round).collect();
+    tensor_file::write(&still, tensor(&shape[1..], &rounded), &BTreeMap::new()).unwrap();
+    let header =
+        format!("{{\"x\":{{\"dtype\":\"BF16\",\"shape\":{:?},\"data_offsets\":[0,{}]}}}}", &shape[1..], 2 * x.len());
+    let data: Vec<u8> = rounded.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    assert_eq!(logits(&file(&dir, "half.safetensors", bytes), &[]), logits(&still, &[]));
+}
+
+#[test]
+fn unusable_inputs_are_refused() {
+    let dir = folder();
+    let (model, input, fixture) = split_fixture(&dir);
+    let x = fixture.f32("in.x").unwrap();
+    let shape = fixture.shape("in.x").unwrap().to_vec();
+    let out = dir.path().join("out.safetensors");
+    let with = |name: &str, tensor: &str, shape: &[usize], data: Data| {
+        let tensors = vec![(tensor.to_owned(), shape.to_vec(), data)];
+        file(&dir, name, tensor_file::to_bytes(tensors, &BTreeMap::new()).unwrap())
+    };
+    let image = &shape[1..];
+    let mut nan = x.clone();
+    nan[7] = f32::NAN;
+    let whole = fs::read(&input).unwrap();
+    let cases = [
+        (with("y.safetensors", "y", &shape, Data::F32(x.clone())), "holds y"),
+        (with("rank.safetensors", "x", &[x.len()], Data::F32(x.clone())), "[T, B, 3, 16, 16]"),
+        (with("shape.safetensors", "x", &[shape[0], 16, 16, 3], Data::F32(x.clone())), "takes [B, 3, 16, 16]"),
+        (with("batch.safetensors", "x", &[&[0], image].concat(), Data::F32(vec![])), "empty batch"),
+        (with("no-time.safetensors", "x", &[&[0, 2], image].concat(), Data::F32(vec![])), "timesteps"),
+        (with("long.safetensors", "x", &[&[33, 1], image].concat(), Data::F32(vec![0.0; 33 * 768])), "33 timesteps"),
+        (with("nan.safetensors", "x", &shape, Data::F32(nan)), "value 7 is NaN"),
+        (with("bytes.safetensors", "x", &shape, Data::U8(vec![0; x.len()])), "stored as U8"),
+        (file(&dir, "zero.safetensors", ""), "empty"),
+        (file(&dir, "short.safetensors", &whole[..whole.len() - 9]), "cut short"),
+        (file(&dir, "lying.safetensors", [&[0xff; 8], &whole[8..]].concat()), "header"),
+        (dir.path().join("absent.safetensors"), "check the path"),
+    ];
+    for (path, why) in &cases {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        for more in [&[][..], &["--trace", "--json"]] {
+            let args = ["forward", "-m", str(&model), "-i", str(path), "-o", str(&out), "-d", "cpu"];
+            let message = refused([&args[..], more].concat(), name, Some(&out));
+            assert!(message.contains(why), "{message}");
+        }
+    }
+    // Neither the input nor the model is overwritten.
+    let link = dir.path().join("link.safetensors");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&input, &link).unwrap();
+    #[cfg(not(unix))]
+    fs::copy(&input, &link).unwrap();
+    for target in [&input, &model].into_iter().chain(cfg!(unix).then_some(&link)) {
+        let before = fs::read(target).unwrap();
+        refused(["forward", "-m", str(&model), "-i", str(&input), "-o", str(target)], "another file", None);
+        assert_eq!(fs::read(target).unwrap(), before);
+    }
+}
+
+#[test]
+fn unwritable_outputs_are_refused() {
+    let dir = folder();
+    let (model, input, _) = split_fixture(&dir);
+    let locked = file(&dir, "locked.safetensors", "kept");
+    let mut permissions = fs::metadata(&locked).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(&locked, permissions).unwrap();
+    for (out, why) in [
+        (dir.path().to_path_buf(), "is a folder"),
+        (dir.path().join("none/out.safetensors"), "make it"),
+        (locked.join("out.safetensors"), "no folder"),
+        (locked.clone(), "read-only"),
+    ] {
+        for args in [
+            &["forward", "-m", str(&model), "-i", str(&input), "-d", "cpu", "-o", str(&out)][..],
+            &["convert", str(&model), str(&out)],
+        ] {
+            let message = refused(args, str(&out), None);
+            assert!(message.contains(why), "{message}");
+        }
+    }
+    assert_eq!(fs::read(&locked).unwrap(), b"kept");
+}
+
+#[test]
+fn convert_keeps_what_matters() {
+    let dir = folder();
+    let out = |name: &str| dir.path().join(name);
+    let half = out("half.safetensors");
+    let found = json(["convert", MNIST, str(&half), "--dtype", "f16", "--json", "--strict"]);
+    assert_eq!(found["dtype"], "f16");
+    let (before, after) = (found["bytes_before"].as_u64().unwrap(), found["bytes"].as_u64().unwrap());
+    assert_eq!(before, fs::metadata(MNIST).unwrap().len());
+    assert_eq!(after, fs::metadata(&half).unwrap().len());
+    let (from, to) = (Checkpoint::load(MNIST, true).unwrap(), Checkpoint::load(&half, true).unwrap());
+    assert_eq!(from.config, to.config);
+    let errors = from.tensors.iter().flat_map(|(name, t)| {
+        t.data.iter().zip(&to.tensors[name].data).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs())
+    });
+    assert_eq!(found["largest_error"].as_f64().unwrap(), errors.fold(0.0, f64::max));
+    let spoken = good(["convert", TINY, str(&out("bf16.safetensors")), "--dtype", "bf16"]);
+    assert!(spoken.contains("largest rounding error") && spoken.contains("bf16"), "{spoken}");
+    // Without a type nothing is rounded, and a second time gives the same bytes.
+    let same = good(["convert", str(&half), str(&out("same.safetensors"))]);
+    assert!(same.contains("f16") && same.contains("no number was changed"), "{same}");
+    assert_eq!(fs::read(&half).unwrap(), fs::read(out("same.safetensors")).unwrap());
+    // A folder becomes one file.
+    let config = from.config.to_json();
+    file(&dir, "folder/config.json", config);
+    fs::copy(MNIST, out("folder/model.safetensors")).unwrap();
+    let single = out("single.safetensors");
+    good(["convert", str(&out("folder")), str(&single), "--dtype", "f32"]);
+    assert_eq!(Checkpoint::load(&single, true).unwrap().tensors, from.tensors);
+    for own in [out("folder/model.safetensors"), half.clone()] {
+        let source = if own == half { half.clone() } else { out("folder") };
+        refused(["convert", str(&source), str(&own)], "another file", None);
+    }
+    // A number that f16 cannot hold.
+    let (mut tensors, metadata) = parts(MNIST);
+    let (name, _, data) = &mut tensors[0];
+    floats(data)[0] = 70_000.0;
+    let name = name.clone();
+    let large = file(&dir, "large.safetensors", tensor_file::to_bytes(tensors, &metadata).unwrap());
+    let never = out("never.safetensors");
+    assert!(refused(["convert", str(&large), str(&never), "--dtype", "f16"], &name, Some(&never)).contains("bf16"));
+}
+
+#[test]
+fn unknown_tensors_are_warned_of_or_refused() {
+    let dir = folder();
+    let (mut tensors, metadata) = parts(MNIST);
+    tensors.push(("talking.heads".into(), vec![1], Data::F32(vec![0.0])));
+    let model = file(&dir, "more.safetensors", tensor_file::to_bytes(tensors, &metadata).unwrap());
+    let output = run(["inspect", str(&model)]);
+    assert!(output.status.success());
+    let message = text(&output.stderr);
+    assert!(message.starts_with("warning: ") && message.contains("talking.heads"), "{message}");
+    refused(["inspect", "--strict", str(&model)], "talking.heads", None);
+    assert_eq!(json(["inspect", str(&model), "--json"])["unknown_tensors"][0], "talking.heads");
+}
+
+#[test]
+fn inspect_shows_layers_and_memory() {
+    let found = json(["inspect", MNIST, "--json", "--batch", "8"]);
+    let config = Checkpoint::load(MNIST, true).unwrap().config;
+    assert_eq!(Config::from_json(&found["config"].to_string(), "found").unwrap(), config);
+    assert_eq!(found["parameters"], 163_522);
+    let layers = found["layers"].as_array().unwrap();
+    assert_eq!(layers.iter().map(|l| l["parameters"].as_u64().unwrap()).sum::<u64>(), 163_522);
+    assert_eq!(layers[0]["tensors"]["weight"], serde_json::json!([8, 1, 3, 3]));
+    let memory = &found["memory"];
+    let sum: u64 = ["tensors", "parameters", "uniforms", "readback"].iter().map(|k| memory[k].as_u64().unwrap()).sum();
+    assert_eq!(memory["total"], sum);
+    assert!(memory["tensors_unpacked"].as_u64() > memory["tensors_without_reuse"].as_u64());
+    assert_eq!((&memory["batch"], &memory["part"]), (&8.into(), &8.into()));
+    let out = good(["inspect", MNIST]);
+    for part in ["block.1.mlp.fc2_conv", "163,522", "embed_dim", "total", "49 tokens (7 × 7)"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    // A batch that no binding holds runs in parts.
+    assert!(good(["inspect", MNIST, "--batch", "100000"]).contains("in parts of "));
+    // A configuration alone gives the same figures.
+    let dir = folder();
+    let path = file(&dir, "config.json", config.to_json());
+    let alone = json(["inspect", str(&path), "--json", "--batch", "8"]);
+    assert_eq!(alone["memory"], *memory);
+    assert_eq!(alone["layers"], found["layers"]);
+    assert!(alone["dtype"].is_null());
+    // Giants end in a sentence.
+    for (key, value) in [("embed_dim", 16_384), ("img_size", 16_384), ("depth", 1_024)] {
+        let mut giant: Value = serde_json::from_str(&config.to_json()).unwrap();
+        giant[key] = value.into();
+        let path = file(&dir, "giant.json", giant.to_string());
+        json(["inspect", str(&path), "--json", "--batch", "1000000"]);
+    }
+    for (name, content, why) in [
+        ("empty.json", "", "empty.json"),
+        ("list.json", "[1]", "list.json"),
+        ("key.json", "{\"arch\": \"a2os2a\", \"sise\": 3}", "sise"),
+        ("config", "{\"arch\": \"spikformer\"}", "arch"),
+    ] {
+        refused(["inspect", str(&file(&dir, name, content))], why, None);
+    }
+    fs::create_dir(dir.path().join("bare")).unwrap();
+    refused(["inspect", str(&dir.path().join("bare"))], "config.json", None);
+}
+
+#[test]
+fn broken_checkpoints_are_refused_by_every_command() {
+    let dir = folder();
+    let out = dir.path().join("out.safetensors");
+    let (_, input, _) = split_fixture(&dir);
+    for (name, bytes, why) in broken_checkpoints() {
+        let model = file(&dir, name, bytes);
+        let picture = format!("{IMAGES}/two.png");
+        let commands: [&[&str]; 5] = [
+            &["classify", "-m", str(&model), &picture],
+            &["eval", "-m", str(&model), "--data", IMAGES],
+            &["forward", "-m", str(&model), "-i", str(&input), "-o", str(&out)],
+            &["convert", str(&model), str(&out)],
+            &["inspect", str(&model), "--json"],
+        ];
+        for args in commands {
+            let message = refused(args, name, Some(&out));
+            assert!(message.contains(why), "{message}");
+        }
+    }
+    let absent = dir.path().join("absent");
+    assert!(refused(["inspect", str(&absent)], "absent", None).contains("check the path"));
+}
+
+#[test]
+fn devices_are_listed() {
+    let found = json(["devices", "--json"]);
+    let adapters = found["adapters"].as_array().unwrap();
+    assert_eq!(adapters.len(), devices().len() - 1);
+    let out = good(["devices"]);
+    for adapter in adapters {
+        assert!(out.contains(adapter["name"].as_str().unwrap()), "{out}");
+        assert!(adapter["limits"]["maxBufferSize"]["adapter"].as_u64().unwrap() > 0);
+        assert!(adapter["features"]["subgroups"].is_boolean());
+    }
+    assert!(out.contains("--device auto takes"), "{out}");
+    let name = adapters[0]["name"].as_str().unwrap();
+    let found = json(["classify", "--json", "--device", name, &format!("{IMAGES}/two.png")]);
+    assert_eq!(found["images"][0]["top"][0]["class"], 2);
+    for nonsense in ["99", "Abacus 3000"] {
+        refused(["classify", "--device", nonsense, &format!("{IMAGES}/two.png")], nonsense, None);
+    }
+}
+
+/// Only Vulkan's loader can be told to find nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_any_adapter() {
+    let picture = format!("{IMAGES}/two.png");
+    let run = |args: &[&str]| {
+        let mut program = program();
+        for variable in ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"] {
+            program.env(variable, "/nonexistent");
+        }
+        program.args(args).output().unwrap()
+    };
+    for device in ["gpu", "0", "llvmpipe"] {
+        let message = is_refusal(&run(&["classify", "--device", device, &picture]), "adapter");
+        assert!(message.contains("--device cpu"), "{message}");
+    }
+    let output = run(&["classify", "--json", &picture]);
+    assert!(output.status.success());
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["images"][0]["top"][0]["class"], 2);
+    let note = text(&output.stderr);
+    assert!(note.starts_with("note: ") && note.lines().count() == 1, "{note}");
+    assert!(run(&["classify", "--device", "cpu", &picture]).stderr.is_empty());
+    let output = run(&["devices"]);
+    assert!(output.status.success() && text(&output.stdout).contains("No GPU adapter was found"));
+    let found: Value = serde_json::from_slice(&run(&["devices", "--json"]).stdout).unwrap();
+    assert_eq!(found["adapters"], Value::Array(vec![]));
+    assert!(found["auto"]["index"].is_null());
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let mut child = program()
+        .args(["classify", "--device", "cpu", "--batch", "1", IMAGES])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = program().args(["inspect", MNIST]).stdout(full).output().unwrap();
+    is_refusal(&output, "standard output");
+}
+
+#[test]
+fn log_levels() {
+    let args = ["classify", "--device", "cpu", "--model", MNIST, &format!("{IMAGES}/two.png")];
+    assert!(run(args).stderr.is_empty());
+    let output = run([&args[..], &["-v"]].concat());
+    assert!(text(&output.stderr).contains("info: loading"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_samples_are_where_the_help_says() {
+    assert!(Path::new(ROOT).join("examples/images").is_dir());
+    assert!(good(["classify", "--help"]).contains("examples/images"));
+}
