@@ -19,8 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let output = Session::new(model, device).run_blocking(&input, None, options)?;
     for count in &output.counts {
         let rate = count.spikes as f64 / count.possible as f64;
-        println!("{:24} {:6.2} %  {}", count.layer, 100.0 * rate, "#".repeat((60.0 * rate) as usize));
+        println!("{:27} {:6.2} %  {}", count.layer, 100.0 * rate, "#".repeat((60.0 * rate) as usize));
     }
-    println!("{:24} {:6.2} %", "all", 100.0 * output.firing_rate().unwrap_or_default());
+    println!("{:27} {:6.2} %", "all", 100.0 * output.firing_rate().unwrap_or_default());
     Ok(())
 }

@@ -23,7 +23,7 @@ fn plans_allocate_what_is_said() {
     let image = |timesteps, batch| InputShape { timesteps, batch, sequence: false };
     let plain = Options::default();
     // Small bindings cut the tensors of larger batches into windows.
-    let tight = Limits { binding: 416 << 10, ..Limits::default() };
+    let tight = Limits { binding: 512 << 10, ..Limits::default() };
     for (shape, options, limits) in [
         (image(4, 1), plain, Limits::default()),
         (image(4, 3), Options { count: true, ..plain }, Limits::default()),
