@@ -134,6 +134,7 @@ fn target(config: &Config, layer: &str) -> f64 {
         "fc2_lif" => 0.08,
         // With few channels a head's sum is often zero whatever K and V are: the attention fires at most as often as Q.
         "q_lif" if config.head_dim() < 8 => 0.25,
+        "v_lif" if config.head_dim() * config.tokens() < 8 => 0.25,
         _ => 0.15,
     }
 }
@@ -510,19 +511,13 @@ impl<P: FnMut(&str, f64)> Calibration<'_, P> {
         let (_, q) = self.settle(&raw, bn, &format!("{name}.q_lif"), |x| x);
         self.done(&format!("{name}.q_conv"));
 
-        // (Q Kᵀ) V is unscaled and K ≥ 0, so K starts small.
-        let (raw, mut k_bn) = self.conv(&format!("{name}.k_conv"), s, d, false, 0.25);
-        let k = k_bn.apply(&raw, eps).map(|x| if x > 0.0 { x } else { 0.0 });
+        let (k_raw, mut k_bn) = self.conv(&format!("{name}.k_conv"), s, d, false, 0.25);
         self.done(&format!("{name}.k_conv"));
-
         let (raw, mut v_bn) = self.conv(&format!("{name}.v_conv"), s, d, false, 1.0);
         let z = v_bn.apply(&raw, eps);
-        let (gain, offset, scale) = self.values(&q, &k, &z);
-        for x in k_bn.weight.iter_mut().chain(&mut k_bn.bias) {
-            *x *= scale;
-        }
+        let k = self.keys(&k_raw, &mut k_bn, &q, &z);
         self.put_batch_norm(k_bn);
-        let k = k.map(|x| x * scale);
+        let (gain, offset) = self.values(&q, &k, &z);
         v_bn.weight.iter_mut().for_each(|w| *w *= gain);
         v_bn.bias.iter_mut().for_each(|b| *b = gain * (*b + offset));
         let v = v_bn.apply(&raw, eps).fire(self.config.timesteps, self.neuron, true);
@@ -604,43 +599,67 @@ impl<P: FnMut(&str, f64)> Calibration<'_, P> {
         }
     }
 
-    /// The gain and offset of V's normalised sums `z`, and the factor of K, a power of two, for which V and the attention's
-    /// neurons both fire near their targets.
+    /// Sets K's batch norm so that the attention's neurons can reach their target with V mostly, but not all, positive. Gives
+    /// back K.
     ///
-    /// V's gain sets its rate. Its offset sets how much more often it fires up than down, and so, K being positive, how
-    /// often the attention does. Where the sums are too few for that, K grows.
-    fn values(&self, q: &Spikes, k: &Reals, z: &Reals) -> (f32, f32, f32) {
+    /// K ≥ 0 starts small, as (Q Kᵀ) V is unscaled. Where that leaves the sums too small it grows by powers of two; where Q
+    /// and K meet too seldom (few tokens, few channels) its bias grows.
+    fn keys(&self, raw: &Reals, bn: &mut BatchNorm, q: &Spikes, z: &Reals) -> Reals {
         let a_target = target(self.config, "attn_lif");
-        let rate =
-            |o: &Reals, scale: f32| o.map(|o| o * scale).fire(self.config.timesteps, self.attn_neuron, false).rate();
-        let (low, high) = z.range();
-        let mut scale = 1.0f32;
-        // One standard deviation up, V is mostly positive but not all.
-        let o = self.mix(q, k, &self.ternary(z, 1.0).1);
-        let mut reached = rate(&o, scale);
-        while reached < a_target && scale < 1e9 {
-            let next = rate(&o, 2.0 * scale);
-            if reached > 0.0 && next <= 1.02 * reached {
+        let relu = |x: Reals| x.map(|x| if x > 0.0 { x } else { 0.0 });
+        let bias = bn.bias.clone();
+        // One standard deviation up.
+        let v = self.ternary(z, 1.0).1;
+        let mut best: Option<(f64, f32, f32)> = None;
+        for shift in [0.0, 0.25, 0.5, 1.0] {
+            bn.bias = bias.iter().map(|b| b + shift).collect();
+            let o = self.mix(q, &relu(bn.apply(raw, self.config.bn_eps)), &v);
+            let rate = |scale: f32| self.attention_rate(&o.map(|o| o * scale));
+            let mut scale = 1.0f32;
+            let mut reached = rate(scale);
+            while reached < a_target && scale < 1e9 {
+                let next = rate(2.0 * scale);
+                if reached > 0.0 && next <= 1.02 * reached {
+                    break;
+                }
+                (scale, reached) = (2.0 * scale, next);
+            }
+            if best.is_none_or(|(rate, ..)| reached > rate) {
+                best = Some((reached, shift, scale));
+            }
+            if reached >= a_target {
                 break;
             }
-            (scale, reached) = (2.0 * scale, next);
         }
-        if reached == 0.0 {
-            scale = 1.0;
-        }
+        let (_, shift, scale) = best.filter(|(rate, ..)| *rate > 0.0).unwrap_or((0.0, 0.0, 1.0));
+        bn.weight.iter_mut().for_each(|w| *w *= scale);
+        bn.bias = bias.iter().map(|b| (b + shift) * scale).collect();
+        relu(bn.apply(raw, self.config.bn_eps))
+    }
+
+    fn attention_rate(&self, o: &Reals) -> f64 {
+        o.fire(self.config.timesteps, self.attn_neuron, false).rate()
+    }
+
+    /// The gain and offset of V's normalised sums `z` for which V and the attention's neurons both fire near their targets.
+    ///
+    /// V's gain sets its rate. Its offset sets how much more often it fires up than down, and so, K being positive, how
+    /// often the attention does.
+    fn values(&self, q: &Spikes, k: &Reals, z: &Reals) -> (f32, f32) {
+        let a_target = target(self.config, "attn_lif");
+        let (low, high) = z.range();
         let (mut below, mut above) = (-high as f32, -low as f32);
         let mut nearest = Nearest::new(a_target);
         for _ in 0..14 {
             let offset = (below + above) / 2.0;
             let (gain, v) = self.ternary(z, offset);
             let penalty = if RATES.contains(&v.rate()) { 0.0 } else { 1.0 };
-            let fired = rate(&self.mix(q, k, &v), scale);
-            if nearest.offer(fired, penalty, (gain, offset)) {
+            let rate = self.attention_rate(&self.mix(q, k, &v));
+            if nearest.offer(rate, penalty, (gain, offset)) {
                 break;
             }
-            if fired < a_target { below = offset } else { above = offset }
+            if rate < a_target { below = offset } else { above = offset }
         }
-        let (gain, offset) = nearest.best.map_or((1.0, 0.0), |(_, found)| found);
-        (gain, offset, scale)
+        nearest.best.map_or((1.0, 0.0), |(_, found)| found)
     }
 }
