@@ -97,9 +97,11 @@ pub fn smooth_images(seed: u64, count: usize, channels: usize, side: usize) -> V
     Random(Pcg64::seed_from_u64(seed)).smooth_images(count, channels, side)
 }
 
-/// Enough images that a channel's statistics mean something, and no more: one of 224 × 224, several small ones.
+/// Enough images that a channel's statistics mean something, and no more. Attention multiplies three rates, so that what
+/// one image has too much of grows from block to block: up to 256 × 256 there are two at least.
 fn calibration_images(config: &Config) -> usize {
-    (8192 / (config.img_size * config.img_size)).clamp(1, 32)
+    let least = if config.img_size <= 256 { 2 } else { 1 };
+    (8192 / (config.img_size * config.img_size)).clamp(least, 32)
 }
 
 /// Checks that the memory of a calibration can be had, as a failed allocation half way would end the program.
@@ -614,10 +616,11 @@ impl<P: FnMut(&str, f64)> Calibration<'_, P> {
         for shift in [0.0, 0.25, 0.5, 1.0] {
             bn.bias = bias.iter().map(|b| b + shift).collect();
             let o = self.mix(q, &relu(bn.apply(raw, self.config.bn_eps)), &v);
+            let largest = o.range().1;
             let rate = |scale: f32| self.attention_rate(&o.map(|o| o * scale));
             let mut scale = 1.0f32;
             let mut reached = rate(scale);
-            while reached < a_target && scale < 1e9 {
+            while reached < a_target && scale < 1e30 && largest > 0.0 {
                 let next = rate(2.0 * scale);
                 if reached > 0.0 && next <= 1.02 * reached {
                     break;

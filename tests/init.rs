@@ -96,7 +96,7 @@ fn every_layer_fires_on_fresh_images() {
             assert!(count.possible < ENOUGH || (0.03..0.40).contains(&rate), "{what}: {} {rate}", count.layer);
         }
         assert!(output.logits.iter().flatten().all(|x| x.is_finite()), "{what}");
-        assert!(output.logits[0] != output.logits[1], "{what}: two images look alike");
+        assert!(output.logits.iter().any(|l| *l != output.logits[0]), "{what}: every image looks alike");
     }
 }
 
@@ -231,7 +231,6 @@ fn extreme_neurons_end_in_a_model() {
     ];
     for config in extremes {
         let made = made(&config, 0);
-        println!("{:?}", made.rates);
         made.checkpoint.to_bytes(Dtype::F32).unwrap();
         let model = Arc::new(Model::new(&made.checkpoint).unwrap());
         run(&model, &fresh(&config, 1), Options::default());
