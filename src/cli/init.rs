@@ -78,7 +78,7 @@ impl Source {
 
 fn preset(name: &str) -> Result<Config> {
     let Some(config) = Config::preset(name) else {
-        let list: Vec<String> = Config::presets().iter().map(|(name, text)| format!("  {name:<16}{text}")).collect();
+        let list: Vec<String> = Config::presets().iter().map(|(name, text)| format!("  {name:<17}{text}")).collect();
         bail!("there is no preset `{}`; the presets are\n{}", crate::error::clip(name), list.join("\n"));
     };
     Ok(config)
@@ -116,6 +116,8 @@ impl Init {
         let bytes = std::fs::metadata(&self.out).map_or(0, |m| m.len());
         if common.json {
             let rates: serde_json::Map<_, _> = made.rates.iter().map(|(layer, r)| (layer.clone(), json!(r))).collect();
+            // By way of its text, where an f32 has the fewest digits.
+            let config: serde_json::Value = serde_json::from_str(&config.to_json())?;
             print_json(&json!({
                 "path": self.out.display().to_string(),
                 "config": config,
