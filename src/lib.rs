@@ -9,6 +9,7 @@ pub mod error;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod files;
 pub mod gpu;
+pub mod init;
 pub mod kernels;
 pub mod layers;
 pub mod model;

@@ -15,8 +15,15 @@ pub struct TensorId(pub(crate) usize);
 pub struct Constant {
     /// The layer and role.
     pub name: String,
-    /// The values.
+    /// The values; of packed spikes, the words' bits (see [`Constant::packed`]).
     pub data: Vec<f32>,
+}
+
+impl Constant {
+    /// Packed spikes that are the same in every run; the words' bits are kept as they are.
+    pub fn packed(name: impl Into<String>, words: Vec<u32>) -> Self {
+        Constant { name: name.into(), data: bytemuck::cast_vec(words) }
+    }
 }
 
 /// A tensor that the caller reads back.
@@ -69,8 +76,12 @@ impl Recording {
     /// Adds a parameter; its layout is its kernel's own.
     pub fn constant(&mut self, constant: &Arc<Constant>) -> TensorId {
         let channels = constant.data.len();
-        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels };
-        let id = self.tensor(constant.name.clone(), Element::Real, shape);
+        self.constant_as(constant, Element::Real, Shape { steps: 1, batch: 1, height: 1, width: 1, channels })
+    }
+
+    /// Adds a tensor whose elements, in its own layout, are the same in every run.
+    pub fn constant_as(&mut self, constant: &Arc<Constant>, element: Element, shape: Shape) -> TensorId {
+        let id = self.tensor(constant.name.clone(), element, shape);
         self.constants[id.0] = Some(constant.clone());
         id
     }

@@ -268,7 +268,7 @@ pub fn part_that_fits(
 }
 
 /// Images `first..first + batch` of every timestep as rows of padded pixels, `[T or 1][B][H·W][4⌈C/4⌉]`.
-fn channel_last(input: &Input, first: usize, batch: usize, channels: usize, tokens: usize) -> Vec<f32> {
+pub(crate) fn channel_last(input: &Input, first: usize, batch: usize, channels: usize, tokens: usize) -> Vec<f32> {
     let row = 4 * crate::tensor::vectors(channels);
     let image = channels * tokens;
     let mut pixels = vec![0.0; input.timesteps.unwrap_or(1) * batch * tokens * row];

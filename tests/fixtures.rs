@@ -20,7 +20,8 @@ fn same(a: &[f32], b: &[f32]) -> bool {
 
 fn input(file: &TensorFile) -> Input {
     let shape = file.shape("in.x").unwrap();
-    Input { batch: shape[0], timesteps: None, data: file.f32("in.x").unwrap() }
+    let (timesteps, batch) = if shape.len() == 5 { (Some(shape[0]), shape[1]) } else { (None, shape[0]) };
+    Input { batch, timesteps, data: file.f32("in.x").unwrap() }
 }
 
 fn check(path: &Path, device: &Device) {
@@ -28,7 +29,8 @@ fn check(path: &Path, device: &Device) {
     let model = Arc::new(Model::new(&Checkpoint::load(path, false).unwrap()).unwrap());
     let input = input(&file);
     let logits = file.f32("out.logits").unwrap();
-    let exact = model.config().timesteps.is_power_of_two() && model.config().tokens().is_power_of_two();
+    let steps = input.timesteps.unwrap_or(model.config().timesteps);
+    let exact = steps.is_power_of_two() && model.config().tokens().is_power_of_two();
     let mut session = Session::new(model, device.clone());
     let mut first: Option<Vec<Vec<f32>>> = None;
     for order in [None, Some(Order::QkV), Some(Order::QKv)] {

@@ -38,10 +38,12 @@ var<private> membrane: vec4f;
 
 // Sets the above; false where the folded grid has a workgroup too many.
 fn begin(thread: u32, group: vec3u, groups: vec3u) -> bool {
+    let tile = group.x + group.y * groups.x;
     this_thread = thread;
-    this_tile = group.x + group.y * groups.x;
+    this_tile = tile;
     this_o_tile = group.z;
-    return this_tile < product.tiles;
+    // Not `this_tile`: WGSL takes what a private variable holds for different in every thread, and barriers follow.
+    return tile < product.tiles;
 }
 
 fn step_blocks() -> u32 {

@@ -18,6 +18,8 @@ pub struct Plan {
     buffers: Vec<Buffer>,
     steps: Vec<Step>,
     readback: Vec<(TensorId, Buffer)>,
+    /// Whether `readback` is mapped or about to be: a run that was dropped half-way leaves it so.
+    mapped: bool,
     // Kept alive for the bind groups.
     _uniforms: Buffer,
     _constants: Vec<Arc<Buffer>>,
@@ -128,6 +130,7 @@ impl Plan {
             buffers,
             steps,
             readback,
+            mapped: false,
             _uniforms: uniforms,
             _constants: constants,
         })
@@ -169,7 +172,10 @@ impl Plan {
         self.read_back().await
     }
 
-    async fn upload(&self, input: &[f32]) -> Result<()> {
+    async fn upload(&mut self, input: &[f32]) -> Result<()> {
+        if std::mem::take(&mut self.mapped) {
+            self.readback.iter().for_each(|(_, buffer)| buffer.raw.unmap());
+        }
         let Some(id) = self.recording.input else { return Ok(()) };
         let expected = self.recording.get(id).len();
         if input.len() != expected {
@@ -182,7 +188,8 @@ impl Plan {
         written.await
     }
 
-    async fn read_back(&self) -> Result<Outputs> {
+    async fn read_back(&mut self) -> Result<Outputs> {
+        self.mapped = true;
         let mut read = std::collections::HashMap::new();
         let mut waiting = Vec::new();
         for (id, buffer) in &self.readback {
@@ -206,9 +213,10 @@ impl Plan {
                     _ => Raw::Packed(bytemuck::pod_collect_to_vec(bytes)),
                 }
             };
-            buffer.raw.unmap();
             read.insert(id, raw);
         }
+        self.readback.iter().for_each(|(_, buffer)| buffer.raw.unmap());
+        self.mapped = false;
         Ok(Outputs::read(&self.recording, |id| read.remove(&id).unwrap_or_else(|| Raw::Packed(Vec::new()))))
     }
 

@@ -148,7 +148,8 @@ impl<'r> HostTensors<'r> {
     pub fn packed(&self, id: TensorId) -> &[u32] {
         match &self.data[id.0] {
             Host::Packed(v) => v,
-            _ => &[],
+            Host::Constant(c) => bytemuck::cast_slice(&c.data),
+            Host::Empty | Host::Real(_) => &[],
         }
     }
 

@@ -1,0 +1,24 @@
+//! Every kernel on every adapter against its twin in f32, and that against the twin in f64, on random shapes.
+//!
+//! On a dyadic grid every f32 operation is exact, whatever its order: the three must agree bit for bit (-0 = 0). On ordinary
+//! floats sums agree within a tolerance, and spikes except where the membrane lies next to the threshold.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attention;
+mod attention_kv;
+mod attention_q_kv;
+mod attention_qk_v;
+mod conv3x3_real;
+mod conv3x3_spike;
+mod harness;
+mod head;
+mod lif;
+mod linear_spike;
+mod maxpool_real;
+mod maxpool_spike;
+mod product;
+mod residual_add;
+mod spike_count;
+mod spike_gap;

@@ -1,0 +1,176 @@
+//! `linear_spike` and `conv3x3_spike`, which differ in their taps alone: every epilogue, fused and unfused.
+
+use proptest::prelude::*;
+use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
+use spikeshade::kernels::lif::LifOp;
+use spikeshade::kernels::linear_spike::LinearSpike;
+use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
+use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::recording::Recording;
+use spikeshade::reference::Lif;
+use spikeshade::reference::product::Product;
+use spikeshade::tensor::{Element, Shape, words};
+
+use crate::harness::*;
+
+#[derive(Debug, Clone)]
+struct Case {
+    kind: Kind,
+    seed: u64,
+    input: Shape,
+    outputs: usize,
+    /// Where the output channels are cut in two windows, in 32s.
+    cut: usize,
+    rate: f64,
+    neuron: NeuronChoice,
+}
+
+fn cases(most: usize) -> impl Strategy<Value = Case> {
+    let channels = 1..=100usize;
+    (kinds(), any::<u64>(), grids(most), channels.clone(), channels, 0..4usize, rates(), neurons()).prop_map(
+        |(kind, seed, grid, inputs, outputs, cut, rate, neuron)| Case {
+            kind,
+            seed,
+            input: grid.with_channels(inputs),
+            outputs,
+            cut,
+            rate,
+            neuron,
+        },
+    )
+}
+
+/// Runs `count` cases with that many taps; `most` bounds the tokens over all timesteps.
+pub fn check_products(taps: usize, count: u32, most: usize) {
+    check(count, cases(most), |case| check_case(taps, case));
+}
+
+fn check_case(taps: usize, case: Case) {
+    let Case { kind, input, outputs, .. } = case;
+    let mut data = Data::new(case.seed, kind);
+    let inputs = input.channels;
+    let shape = input.with_channels(outputs);
+    let spikes = data.spikes(input, case.rate);
+    // On the grid: |y| < 2^9 in units of 2^-4, which leaves the membrane 9 bits.
+    let weights = data.reals(outputs * inputs * taps, -2..=2, 0.5);
+    let scale = match kind {
+        Kind::Dyadic => data.one_of(outputs, &[0.125, -0.125, 0.0625, 0.0]),
+        Kind::Float => data.reals(outputs, -4..=8, 0.1),
+    };
+    let shift = data.reals(outputs, -16..=32, 0.0625);
+    let residual = data.reals(shape.steps * shape.rows() * outputs, -64..=64, 0.0625);
+    let neuron = data.neuron(case.neuron, shape.steps, 9);
+
+    let windows = cut(outputs, case.cut);
+    let record = || {
+        let mut r = Recording::default();
+        let spikes = packed(&mut r, &spikes, Element::Spikes, input);
+        let u = real(&mut r, &residual, shape);
+        let y = output(&mut r, "y", Element::Real, shape);
+        let relu = output(&mut r, "relu", Element::Real, shape);
+        let sum = output(&mut r, "sum", Element::Real, shape);
+        let binary = output(&mut r, "binary", Element::Spikes, shape);
+        let ternary = output(&mut r, "ternary", Element::Ternary, shape);
+        for window in &windows {
+            let first_channel = window.start;
+            let weights = parameter(&mut r, &pack_weights(&weights, window.clone(), inputs, taps));
+            let scale_shift = parameter(&mut r, &pack_scale_shift(&scale, &shift, window.clone()));
+            for epilogue in [
+                Epilogue::Real { out: y, first_channel, relu: false },
+                Epilogue::Real { out: relu, first_channel, relu: true },
+                Epilogue::Residual { residual: u, out: sum, first_channel },
+                Epilogue::Fire { out: binary, neuron, first_channel },
+                Epilogue::Fire { out: ternary, neuron, first_channel },
+            ] {
+                let channels_out = window.len();
+                let layer = format!("{epilogue:?}");
+                let product = SpikeProduct { layer, input: spikes, weights, scale_shift, channels_out, epilogue };
+                match taps {
+                    9 => r.push(Conv3x3Spike(product)),
+                    _ => r.push(LinearSpike(product)),
+                }
+            }
+        }
+        count(&mut r, "binary", binary);
+        count(&mut r, "ternary", ternary);
+        // The same, one stage an op.
+        let unfused = output(&mut r, "unfused sum", Element::Real, shape);
+        r.push(ResidualAddOp { layer: "add".to_owned(), input: y, residual: u, out: unfused });
+        for (name, element) in [("unfused binary", Element::Spikes), ("unfused ternary", Element::Ternary)] {
+            let out = output(&mut r, name, element, shape);
+            let layer = name.to_owned();
+            r.push(LifOp { layer, input: y, out, h: None, neuron, first_channel: 0 });
+        }
+        r
+    };
+    let all = run(record);
+
+    // The twin in f64, window by window as the kernel goes, and the magnitudes of its terms.
+    let (spikes, weights) = (&spikes[..], f64s(&weights));
+    let (scale, shift, residual) = (f64s(&scale), f64s(&shift), f64s(&residual));
+    let of = |weights: &[f64], scale: &[f64], shift: &[f64], relu: bool, residual: Option<&[f64]>| {
+        let f32s = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+        let residual = residual.map(|u| f64s(&padded(&f32s(u), outputs)));
+        let row = outputs.next_multiple_of(4);
+        let mut out = vec![0.0; shape.steps * shape.rows() * row];
+        let packed_weights = f64s(&pack_weights(&f32s(weights), 0..outputs, inputs, taps));
+        let scale_shift = f64s(&pack_scale_shift(&f32s(scale), &f32s(shift), 0..outputs));
+        let product = Product {
+            spikes,
+            shape: input,
+            taps,
+            weights: &packed_weights[..],
+            scale_shift: &scale_shift[..],
+            channels_out: outputs,
+        };
+        product.real(row, 0, relu, residual.as_deref(), &mut out);
+        let mut packed = Vec::new();
+        let lif: Lif<f64> = (&neuron).into();
+        for planes in [1, 2] {
+            let row = planes * words(outputs);
+            let mut out = vec![0; shape.steps * shape.rows() * row];
+            product.fire(&lif, row, 0, (planes == 2).then(|| words(outputs)), &mut out);
+            packed.push(out);
+        }
+        (unpadded(&out, outputs), packed)
+    };
+    let (y, packed) = of(&weights, &scale, &shift, false, None);
+    let (relu, _) = of(&weights, &scale, &shift, true, None);
+    let (sum, _) = of(&weights, &scale, &shift, false, Some(&residual));
+    let [weights_, scale_, shift_, residual_] = [&weights, &scale, &shift, &residual].map(|x| magnitudes(x));
+    let (terms, _) = of(&weights_, &scale_, &shift_, false, Some(&residual_));
+    reals_agree(&all, "y", kind, &y, &terms);
+    reals_agree(&all, "relu", kind, &relu, &terms);
+    reals_agree(&all, "sum", kind, &sum, &terms);
+    reals_agree(&all, "unfused sum", kind, &sum, &terms);
+
+    if kind == Kind::Dyadic {
+        all_same(&all);
+        let expected = [
+            signs_of_words(&packed[0], Element::Spikes, outputs),
+            signs_of_words(&packed[1], Element::Ternary, outputs),
+        ];
+        for (device, outputs) in &all {
+            for (name, expected) in ["binary", "ternary"].into_iter().zip(&expected) {
+                let fused = signs(outputs, name);
+                assert!(fused == *expected, "{name} on {device} differs from the f64 twin");
+                assert!(fused == signs(outputs, &format!("unfused {name}")), "{name}, fused and not, on {device}");
+            }
+            same(
+                &format!("sum on {device}"),
+                &outputs.get("sum").unwrap().values,
+                &outputs.get("unfused sum").unwrap().values,
+            );
+        }
+    }
+    // A tensor's channels and timesteps are one neuron's input each.
+    let (terms, _) = of(&weights_, &scale_, &shift_, false, None);
+    for (device, outputs) in &all {
+        for (name, ternary) in
+            [("binary", false), ("ternary", true), ("unfused binary", false), ("unfused ternary", true)]
+        {
+            let membranes = Membranes { neuron, x: &y, terms: &terms, steps: shape.steps, ternary };
+            membranes.agree(&format!("{name} on {device}"), &signs(outputs, name), None);
+        }
+    }
+}
