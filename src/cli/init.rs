@@ -17,11 +17,13 @@ const EXAMPLES: &str = "\
 Examples:
   spikeshade init --preset cifar10-2-256 --out m.safetensors
   spikeshade init --preset imagenet-8-512 --seed 7 --out m.safetensors --dtype f16
-  spikeshade init --config my.json --out m.safetensors     the JSON object that a checkpoint holds under `config`
+  spikeshade init --config my.json --out m.safetensors
 
-The weights are random; batch norms are set, layer by layer on synthetic images, so that every layer fires at 5 to 30 %.
-The model has learned nothing: it is for tests, for timing, and to start training from. One seed gives the same model on
-every machine. `spikeshade init --preset list` lists the presets.";
+The JSON file is what a checkpoint holds under `config`. The weights are random;
+batch norms are set, layer by layer on synthetic images, so that every layer
+fires at 5 to 30 %. The model has learned nothing: it is for tests, for timing,
+and to start training from. One seed gives the same model on every machine.
+`spikeshade init --preset list` lists the presets.";
 
 /// Make a random model in which every layer fires
 #[derive(Args)]

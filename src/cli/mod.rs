@@ -8,6 +8,7 @@ mod convert;
 mod devices;
 mod eval;
 mod forward;
+mod init;
 mod inspect;
 
 use std::fmt::Display;
@@ -57,6 +58,7 @@ enum Command {
     Eval(eval::Eval),
     Forward(forward::Forward),
     Convert(convert::Convert),
+    Init(init::Init),
     Inspect(inspect::Inspect),
     Devices(devices::Devices),
 }
@@ -176,6 +178,7 @@ pub fn main() -> ExitCode {
             Command::Eval(c) => c.run(common),
             Command::Forward(c) => c.run(common),
             Command::Convert(c) => c.run(common),
+            Command::Init(c) => c.run(common),
             Command::Inspect(c) => c.run(common),
             Command::Devices(c) => c.run(common),
         }
