@@ -209,7 +209,8 @@ impl Plan {
             buffer.raw.unmap();
             read.insert(id, raw);
         }
-        Ok(Outputs::read(&self.recording, |id| read.remove(&id).unwrap_or_else(|| Raw::Packed(Vec::new()))))
+        // Two outputs may name one tensor.
+        Ok(Outputs::read(&self.recording, |id| read.get(&id).cloned().unwrap_or_else(|| Raw::Packed(Vec::new()))))
     }
 
     /// Lets the device finish. The browser does so by itself.
