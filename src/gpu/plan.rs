@@ -217,7 +217,8 @@ impl Plan {
         }
         self.readback.iter().for_each(|(_, buffer)| buffer.raw.unmap());
         self.mapped = false;
-        Ok(Outputs::read(&self.recording, |id| read.remove(&id).unwrap_or_else(|| Raw::Packed(Vec::new()))))
+        // Two outputs may name one tensor.
+        Ok(Outputs::read(&self.recording, |id| read.get(&id).cloned().unwrap_or_else(|| Raw::Packed(Vec::new()))))
     }
 
     /// Lets the device finish. The browser does so by itself.

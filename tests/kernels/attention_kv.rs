@@ -9,7 +9,7 @@ use crate::harness::*;
 
 #[test]
 fn agrees_with_its_twin() {
-    check(40, cases(), |case| {
+    check(48, cases(), |case| {
         let (_, qkv) = case.data();
         let all = run(|| {
             let mut r = Recording::default();

@@ -9,7 +9,7 @@ use crate::harness::*;
 
 #[test]
 fn agrees_with_its_twin() {
-    check(40, cases(), |case| {
+    check(48, cases(), |case| {
         let (mut data, qkv) = case.data();
         // Any M will do, of either sign; what lies outside a head's d × d is not read.
         let shapes: Vec<_> = case.windows.iter().map(|&heads| kv_shape(case.shape, heads)).collect();

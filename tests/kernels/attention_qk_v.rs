@@ -11,7 +11,7 @@ use crate::harness::*;
 
 #[test]
 fn agrees_with_its_twin_and_with_the_other_order() {
-    check(40, cases(), |case| {
+    check(48, cases(), |case| {
         let (_, qkv) = case.data();
         let all = run(|| {
             let mut r = Recording::default();

@@ -215,14 +215,14 @@ pub fn packed(r: &mut Recording, data: &[u32], element: Element, shape: Shape) -
     r.constant_as(&Arc::new(Constant::packed("spikes", data.to_vec())), element, shape)
 }
 
-/// Adds a tensor that is read back as `name`. Of spikes, the words' counts are too, as `<name> count`: pad bits must be silent.
+/// Adds a tensor that is read back as `name`.
 pub fn output(r: &mut Recording, name: &str, element: Element, shape: Shape) -> TensorId {
     let id = r.tensor(name, element, shape);
     r.output(name, &[id]);
     id
 }
 
-/// To be called when the op that writes the spikes `id` is recorded.
+/// Counts the bits of the spikes `id` as `<name> count`, when the ops that write them are recorded; see [`counts_agree`].
 pub fn count(r: &mut Recording, name: &str, id: TensorId) {
     let name = format!("{name} count");
     let counts = output(r, &name, Element::Spikes, flat(32 * PARTIALS));
@@ -237,6 +237,21 @@ pub fn run(record: impl Fn() -> Recording) -> Vec<(String, Outputs)> {
         all.push((context.name().to_owned(), outputs.unwrap_or_else(|e| panic!("{}: {e}", context.name()))));
     }
     all
+}
+
+/// What is read back of spikes has no pad bits; the counts of their words show that those are silent.
+pub fn counts_agree(all: &[(String, Outputs)], name: &str) {
+    for (device, outputs) in all {
+        let counted: u64 = words_of(outputs, &format!("{name} count")).iter().sum();
+        let fired = signs(outputs, name).iter().filter(|&&s| s != 0).count();
+        assert_eq!(counted, fired as u64, "{name} on {device}: spikes in its words, and among its channels");
+    }
+}
+
+/// A tensor of packed words, each as a number.
+pub fn words_of(outputs: &Outputs, name: &str) -> Vec<u64> {
+    let bits = signs(outputs, name);
+    bits.chunks_exact(32).map(|word| word.iter().enumerate().map(|(i, &b)| (b as u64) << i).sum()).collect()
 }
 
 /// Every device gives what the first gave, bit for bit (-0 = 0).

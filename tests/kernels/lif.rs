@@ -9,7 +9,7 @@ use crate::harness::*;
 #[test]
 fn agrees_with_its_twin() {
     let cases = (kinds(), any::<u64>(), grids(1500), 1..=100usize, 0..4usize, neurons(), any::<bool>());
-    check(40, cases, |(kind, seed, grid, channels, at, choice, still)| {
+    check(48, cases, |(kind, seed, grid, channels, at, choice, still)| {
         let mut data = Data::new(seed, kind);
         let shape = grid.with_channels(channels);
         let steps = shape.steps;
@@ -47,6 +47,8 @@ fn agrees_with_its_twin() {
         let wide = f64s(&x);
         for (name, element) in [("binary", Element::Spikes), ("ternary", Element::Ternary)] {
             let traced = format!("{name} traced");
+            counts_agree(&all, name);
+            counts_agree(&all, &traced);
             let ternary = element == Element::Ternary;
             for (device, outputs) in &all {
                 let s = signs(outputs, name);

@@ -12,6 +12,7 @@ mod attention_q_kv;
 mod attention_qk_v;
 mod conv3x3_real;
 mod conv3x3_spike;
+mod folding;
 mod harness;
 mod head;
 mod lif;

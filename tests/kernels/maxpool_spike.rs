@@ -20,6 +20,7 @@ fn agrees_with_its_twin() {
             r
         });
         all_same(&all);
+        counts_agree(&all, "s");
         // Bits have no f64: a window's maximum, straight from its definition.
         let row = words(channels);
         let at = |image: usize, y: usize, x: usize, c: usize| {

@@ -104,6 +104,8 @@ fn check_case(taps: usize, case: Case) {
         r
     };
     let all = run(record);
+    counts_agree(&all, "binary");
+    counts_agree(&all, "ternary");
 
     // The twin in f64, window by window as the kernel goes, and the magnitudes of its terms.
     let (spikes, weights) = (&spikes[..], f64s(&weights));
@@ -146,6 +148,7 @@ fn check_case(taps: usize, case: Case) {
 
     if kind == Kind::Dyadic {
         all_same(&all);
+        assert_eq!(y, by_definition(input, taps, spikes, &weights, &scale, &shift), "the f64 twin");
         let expected = [
             signs_of_words(&packed[0], Element::Spikes, outputs),
             signs_of_words(&packed[1], Element::Ternary, outputs),
@@ -173,4 +176,30 @@ fn check_case(taps: usize, case: Case) {
             membranes.agree(&format!("{name} on {device}"), &signs(outputs, name), None);
         }
     }
+}
+
+/// `y[t, p, o] = scale[o] · Σ_{tap, i} W[o, i, tap] s[t, p + tap, i] + shift[o]`, term by term.
+fn by_definition(input: Shape, taps: usize, spikes: &[u32], weights: &[f64], scale: &[f64], shift: &[f64]) -> Vec<f64> {
+    let Shape { height, width, channels, .. } = input;
+    let (row, reach) = (words(channels), if taps == 9 { 1 } else { 0 });
+    let mut all = Vec::new();
+    for (image, line, column) in (0..input.steps * input.batch)
+        .flat_map(|b| (0..height).flat_map(move |y| (0..width).map(move |x| (b, y as isize, x as isize))))
+    {
+        for (o, weights) in weights.chunks_exact(channels * taps).enumerate() {
+            let mut sum = 0.0;
+            for (tap, (dy, dx)) in (-reach..=reach).flat_map(|y| (-reach..=reach).map(move |x| (y, x))).enumerate() {
+                let (y, x) = (line + dy, column + dx);
+                if y < 0 || x < 0 || y >= height as isize || x >= width as isize {
+                    continue;
+                }
+                let token = &spikes[((image * height + y as usize) * width + x as usize) * row..][..row];
+                for i in (0..channels).filter(|i| token[i / 32] >> (i % 32) & 1 == 1) {
+                    sum += weights[i * taps + tap];
+                }
+            }
+            all.push(sum * scale[o] + shift[o]);
+        }
+    }
+    all
 }

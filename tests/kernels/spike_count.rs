@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 use spikeshade::kernels::spike_count::{PARTIALS, SpikeCountOp};
-use spikeshade::outputs::Values;
 use spikeshade::recording::Recording;
 use spikeshade::tensor::Element;
 
@@ -30,11 +29,7 @@ fn agrees_with_its_twin() {
         });
         all_same(&all);
         for (device, outputs) in &all {
-            let Values::Spikes(bits) = &outputs.get("counts").unwrap().values else { panic!("counts are words") };
-            let counts: Vec<u64> = bits
-                .chunks_exact(32)
-                .map(|word| word.iter().enumerate().map(|(i, &b)| u64::from(b) << i).sum())
-                .collect();
+            let counts = words_of(outputs, "counts");
             for (of, partials) in counts.chunks_exact(PARTIALS).enumerate() {
                 let expected: u64 = if of == slot { spikes.iter().map(|w| u64::from(w.count_ones())).sum() } else { 0 };
                 assert_eq!(partials.iter().sum::<u64>(), expected, "slot {of} on {device}");

@@ -1,0 +1,125 @@
+//! Grids folded into a tight limit of workgroups a dimension, with workgroups left over: 7 or 8 of them in 3 × 3.
+
+use spikeshade::gpu::{Limits, Plan};
+use spikeshade::kernels::conv3x3_real::{self, Conv3x3RealOp};
+use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
+use spikeshade::kernels::head::HeadOp;
+use spikeshade::kernels::lif::LifOp;
+use spikeshade::kernels::linear_spike::LinearSpike;
+use spikeshade::kernels::maxpool_real::MaxpoolRealOp;
+use spikeshade::kernels::maxpool_spike::MaxpoolSpikeOp;
+use spikeshade::kernels::neuron::Neuron;
+use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
+use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::kernels::spike_gap::SpikeGapOp;
+use spikeshade::recording::Recording;
+use spikeshade::reference::Executor;
+use spikeshade::tensor::{Element, Shape};
+
+use crate::harness::*;
+
+const NEURON: Neuron = Neuron { v_threshold: 1.0, v_reset: None, tau: 2.0, decay_input: true };
+
+fn product(r: &mut Recording, data: &mut Data, taps: usize, input: Shape, outputs: usize, fire: bool) -> SpikeProduct {
+    let spikes = data.spikes(input, 0.3);
+    let spikes = packed(r, &spikes, Element::Spikes, input);
+    let weights = data.reals(outputs * input.channels * taps, -2..=2, 0.5);
+    let shift = data.reals(outputs, -8..=16, 0.125);
+    let name = format!("{taps} taps, fire {fire}");
+    let first_channel = 0;
+    let epilogue = if fire {
+        let out = output(r, &name, Element::Ternary, input.with_channels(outputs));
+        Epilogue::Fire { out, neuron: NEURON, first_channel }
+    } else {
+        let out = output(r, &name, Element::Real, input.with_channels(outputs));
+        Epilogue::Real { out, first_channel, relu: false }
+    };
+    SpikeProduct {
+        layer: name,
+        input: spikes,
+        weights: parameter(r, &pack_weights(&weights, 0..outputs, input.channels, taps)),
+        scale_shift: parameter(r, &pack_scale_shift(&vec![0.25; outputs], &shift, 0..outputs)),
+        channels_out: outputs,
+        epilogue,
+    }
+}
+
+fn record() -> Recording {
+    let (mut r, mut data) = (Recording::default(), Data::new(3, Kind::Dyadic));
+    let layer = || "folded".to_owned();
+    let grid = Shape { steps: 4, batch: 8, height: 4, width: 4, channels: 40 };
+    for fire in [true, false] {
+        // 128 rows, 16 a workgroup.
+        let op = product(&mut r, &mut data, 1, grid, 70, fire);
+        r.push(LinearSpike(op));
+        let op = product(&mut r, &mut data, 9, grid, 70, fire);
+        r.push(Conv3x3Spike(op));
+    }
+
+    // 512 rows, 64 a workgroup.
+    let shape = grid.with_channels(3);
+    let x = data.reals(512 * 3, -8..=8, 0.25);
+    let weights = data.reals(33 * 3 * 9, -8..=8, 0.25);
+    let out = output(&mut r, "real", Element::Real, shape.with_channels(33));
+    let op = Conv3x3RealOp {
+        layer: layer(),
+        input: real(&mut r, &x, shape),
+        weights: parameter(&mut r, &conv3x3_real::pack_weights(&weights, 0..33, 3)),
+        scale_shift: parameter(&mut r, &pack_scale_shift(&[0.5; 33], &[1.0; 33], 0..33)),
+        out,
+    };
+    r.push(op);
+
+    // 60 words, 8 a workgroup.
+    let shape = Shape { steps: 5, batch: 2, height: 5, width: 3, channels: 50 };
+    let x = data.reals(150 * 50, -8..=16, 0.25);
+    let input = real(&mut r, &x, shape);
+    for (name, element) in [("spikes", Element::Spikes), ("ternary", Element::Ternary)] {
+        let out = output(&mut r, name, element, shape);
+        let h = Some(output(&mut r, &format!("{name} h"), Element::Real, shape));
+        r.push(LifOp { layer: layer(), input, out, h, neuron: NEURON, first_channel: 0 });
+    }
+
+    // 512 words, 480 vec4f, 448 vec4f, 64 a workgroup.
+    let shape = Shape { height: 7, width: 8, channels: 32, ..grid };
+    let spikes = data.spikes(shape, 0.2);
+    let input = packed(&mut r, &spikes, Element::Spikes, shape);
+    let out = output(&mut r, "spike pool", Element::Spikes, shape.pooled());
+    r.push(MaxpoolSpikeOp { layer: layer(), input, out });
+    let shape = Shape { steps: 1, batch: 5, height: 7, width: 7, channels: 23 };
+    let x = data.reals(shape.rows() * 23, -64..=64, 0.25);
+    let input = real(&mut r, &x, shape);
+    let out = output(&mut r, "real pool", Element::Real, shape.pooled());
+    r.push(MaxpoolRealOp { layer: layer(), input, out });
+    let shape = flat(1790);
+    let (x, u) = (data.reals(1790, -64..=64, 0.25), data.reals(1790, -64..=64, 0.25));
+    let (input, residual) = (real(&mut r, &x, shape), real(&mut r, &u, shape));
+    let out = output(&mut r, "sum", Element::Real, shape);
+    r.push(ResidualAddOp { layer: layer(), input, residual, out });
+
+    // 8 images.
+    let spikes = data.spikes(grid, 0.4);
+    let input = packed(&mut r, &spikes, Element::Spikes, grid);
+    let rate = output(&mut r, "rate", Element::Real, Shape { batch: 8, ..flat(40) });
+    r.push(SpikeGapOp { layer: layer(), input, out: rate });
+    let (weights, bias) = (data.reals(40 * 100, -8..=8, 0.25), data.reals(100, -8..=8, 0.25));
+    let (weights, bias) = (parameter(&mut r, &weights), parameter(&mut r, &bias));
+    let out = output(&mut r, "logits", Element::Real, flat(800));
+    r.push(HeadOp { layer: layer(), input: rate, weights, bias, out, classes: 100 });
+    r
+}
+
+#[test]
+fn folded_grids_leave_nothing_out() {
+    let recording = record();
+    for op in recording.ops() {
+        let [x, y, z] = op.dispatch(&recording).groups.fold(3).unwrap();
+        assert!(y == 3 && (x == 3 || z == 3), "{} in {x} × {y} × {z}", op.kernel().stem);
+    }
+    let mut all = vec![("f32 twin".to_owned(), Executor::new(recording).run(&[]).unwrap())];
+    for context in crate::common::contexts(Limits { groups: 3, ..Limits::default() }) {
+        let outputs = pollster::block_on(async { Plan::new(&context, record()).await?.run(&[]).await });
+        all.push((context.name().to_owned(), outputs.unwrap()));
+    }
+    all_same(&all);
+}

@@ -1,0 +1,337 @@
+//! Plans on a device: replayed, alternated, cut to tight limits, and after something went wrong.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
+use spikeshade::Error;
+use spikeshade::checkpoint::{Checkpoint, Dtype, Tensor};
+use spikeshade::config::Config;
+use spikeshade::gpu::{Context, Limits, MemoryPlan, Plan};
+use spikeshade::kernels::attention::Order;
+use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::layers::Options;
+use spikeshade::model::{InputShape, Model};
+use spikeshade::outputs::Outputs;
+use spikeshade::recording::{Constant, Recording};
+use spikeshade::reference::Executor;
+use spikeshade::session::{Device, Input, Output, Session};
+use spikeshade::tensor::{Element, Shape};
+use spikeshade::tensor_file;
+
+const TRACED: Options = Options { order: None, fused: false, trace: true, count: false };
+
+/// Four stages without a pool and an MLP of 256: several windows of channels under a tight limit. Parameters lie on a dyadic
+/// grid, so that every device gives the same bits.
+fn model() -> Arc<Model> {
+    let json = r#"{"arch": "a2os2a", "img_size": 4, "in_chans": 3, "num_classes": 10, "embed_dim": 64, "depth": 1,
+        "num_heads": 4, "mlp_ratio": 4, "T": 4, "pooling_stat": "0000", "tau": 2.0, "v_threshold": 1.0,
+        "attn_v_threshold": 1.0, "v_reset": 0.0, "decay_input": true, "detach_reset": true, "surrogate": "sigmoid",
+        "alpha": 4.0, "bn_eps": 1e-5}"#;
+    let config = Config::from_json(json, "test").unwrap();
+    let mut rng = Pcg64Mcg::seed_from_u64(7);
+    let mut tensors = BTreeMap::new();
+    for p in config.parameters() {
+        let value = |rng: &mut Pcg64Mcg| match p.name.rsplit('.').next().unwrap() {
+            "running_var" => 1.0 - 1e-5,
+            "running_mean" => 0.0,
+            "weight" if p.shape.len() == 1 => [0.5, 1.0][rng.random_range(0..2)],
+            "weight" => rng.random_range(-2..=2) as f32 / 2.0,
+            _ => rng.random_range(-4..=4) as f32 / 8.0,
+        };
+        let data = (0..p.elements()).map(|_| value(&mut rng)).collect();
+        tensors.insert(p.name.clone(), Tensor { shape: p.shape.clone(), data });
+    }
+    let checkpoint = Checkpoint { config, tensors, metadata: BTreeMap::new(), unexpected: vec![], dtype: Dtype::F32 };
+    Arc::new(Model::new(&checkpoint).unwrap())
+}
+
+fn images(batch: usize) -> Input {
+    let mut rng = Pcg64Mcg::seed_from_u64(8);
+    let data = (0..batch * 3 * 16).map(|_| rng.random_range(0..=16) as f32 / 8.0 - 1.0).collect();
+    Input { batch, timesteps: None, data }
+}
+
+/// `input` as a plan takes it.
+fn pixels(input: &Input) -> Vec<f32> {
+    let mut out = vec![0.0; input.batch * 16 * 4];
+    for (i, pixel) in out.chunks_exact_mut(4).enumerate() {
+        for (c, x) in pixel[..3].iter_mut().enumerate() {
+            *x = input.data[(i / 16 * 3 + c) * 16 + i % 16];
+        }
+    }
+    out
+}
+
+fn shape(batch: usize) -> InputShape {
+    InputShape { timesteps: 4, batch, sequence: false }
+}
+
+fn plan(context: &Arc<Context>, model: &Model, batch: usize, options: Options) -> Plan {
+    let recording = model.record(shape(batch), options, context.limits()).unwrap();
+    pollster::block_on(Plan::new(context, recording)).unwrap()
+}
+
+fn run(plan: &mut Plan, input: &[f32]) -> Outputs {
+    pollster::block_on(plan.run(input)).unwrap()
+}
+
+fn reference(model: &Model, batch: usize, options: Options, input: &[f32]) -> Outputs {
+    Executor::new(model.record(shape(batch), options, Limits::default()).unwrap()).run(input).unwrap()
+}
+
+/// A recording of one sum.
+fn sum(x: Constant, channels: usize) -> Recording {
+    let mut r = Recording::default();
+    let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels };
+    let input = r.constant(&Arc::new(x));
+    let out = r.tensor("the sum", Element::Real, shape);
+    r.push(ResidualAddOp { layer: "add".to_owned(), input, residual: input, out });
+    r.output("sum", &[out]);
+    r
+}
+
+#[test]
+fn replays_and_alternating_plans_give_the_same_bits() {
+    let model = model();
+    let (one, two) = (pixels(&images(3)), pixels(&images(2)));
+    let silent = vec![-1.0; one.len()];
+    for context in common::contexts(Limits::default()) {
+        let options = Options { count: true, ..Options::default() };
+        let mut a = plan(&context, &model, 3, options);
+        let mut b = plan(&context, &model, 2, TRACED);
+        let first = run(&mut a, &one);
+        assert_eq!(run(&mut a, &one), first, "{}", context.name());
+        // Nothing of another input, and nothing of another plan's run, is left behind.
+        assert_ne!(run(&mut a, &silent), first);
+        assert_eq!(run(&mut a, &one), first, "{}", context.name());
+        let second = run(&mut b, &two);
+        for _ in 0..2 {
+            assert_eq!(run(&mut a, &one), first, "{}", context.name());
+            assert_eq!(run(&mut b, &two), second, "{}", context.name());
+        }
+        let again = run(&mut plan(&context, &model, 3, options), &one);
+        assert_eq!(again, first, "{}", context.name());
+    }
+}
+
+#[test]
+fn shared_buffers_change_nothing() {
+    let model = model();
+    let input = pixels(&images(2));
+    for order in [Order::QkV, Order::QKv] {
+        for fused in [true, false] {
+            let options = Options { order: Some(order), fused, trace: false, count: true };
+            let expected = reference(&model, 2, options, &input);
+            for context in common::contexts(Limits::default()) {
+                let mut plan = plan(&context, &model, 2, options);
+                let memory = plan.memory();
+                assert!(memory.buffers.iter().sum::<u64>() < memory.without_reuse, "{memory:?}");
+                assert_eq!(run(&mut plan, &input), expected, "{order:?}, fused {fused} on {}", context.name());
+            }
+        }
+        // With a trace nothing is handed on, and every stage can be compared.
+        let options = Options { order: Some(order), ..TRACED };
+        let expected = reference(&model, 2, options, &input);
+        for context in common::contexts(Limits::default()) {
+            assert_eq!(run(&mut plan(&context, &model, 2, options), &input), expected, "{}", context.name());
+        }
+    }
+}
+
+#[test]
+fn one_tensor_is_read_back_under_two_names() {
+    for context in common::contexts(Limits::default()) {
+        let record = || {
+            let mut r = sum(Constant { name: "x".to_owned(), data: vec![1.0, 2.0, 3.0, 4.0] }, 4);
+            let out = r.tensors().map(|t| t.0).last().unwrap();
+            r.output("again", &[out]);
+            r
+        };
+        let mut plan = pollster::block_on(Plan::new(&context, record())).unwrap();
+        assert_eq!(run(&mut plan, &[]), Executor::new(record()).run(&[]).unwrap());
+    }
+}
+
+#[test]
+fn the_model_of_these_tests_is_alive() {
+    let options = Options { count: true, ..Options::default() };
+    let output = Session::new(model(), Device::Cpu).run_blocking(&images(8), None, options).unwrap();
+    for count in &output.counts {
+        assert!(count.spikes > 0 && count.spikes < count.possible, "{count:?}");
+    }
+    assert_ne!(output.logits[0], output.logits[1]);
+    let rate = output.firing_rate().unwrap();
+    assert!((0.05..0.5).contains(&rate), "{rate}");
+}
+
+fn session(model: &Arc<Model>, context: &Arc<Context>, input: &Input, options: Options) -> Result<Output, Error> {
+    Session::new(model.clone(), Device::Gpu(context.clone())).run_blocking(input, None, options)
+}
+
+fn same(a: &Output, b: &Output, what: &str) {
+    assert_eq!(a.logits, b.logits, "{what}");
+    assert_eq!(a.counts, b.counts, "{what}");
+    assert_eq!(a.trace.len(), b.trace.len(), "{what}");
+    for (a, b) in a.trace.iter().zip(&b.trace) {
+        assert_eq!(a, b, "{what}");
+    }
+}
+
+/// The ops that a model takes within `limits`, and why it cannot be planned within them, if it cannot.
+fn ops(model: &Model, batch: usize, options: Options, limits: Limits) -> (usize, Option<String>) {
+    let recording = model.record(shape(batch), options, limits).unwrap();
+    (recording.ops().count(), MemoryPlan::new(&recording, limits).err().map(|e| e.to_string()))
+}
+
+#[test]
+fn tight_limits_cut_the_work_and_change_no_bit() {
+    let model = model();
+    let narrow = Limits { binding: 72 << 10, ..Limits::default() };
+    let few = Limits { groups: 8, ..Limits::default() };
+    let both = Limits { binding: 72 << 10, groups: 64, ..Limits::default() };
+    let count = Options { fused: true, count: true, ..Options::default() };
+    let with = |order| Options { order: Some(order), ..TRACED };
+
+    // 72 KiB hold one window of 32 channels of rpe_conv's weights, or of a real tensor of 8 images.
+    let (whole, _) = ops(&model, 8, with(Order::QkV), Limits::default());
+    let (cut, fails) = ops(&model, 8, with(Order::QkV), narrow);
+    assert!(fails.is_none() && cut > whole + 10, "{cut} ops, {whole} uncut, {fails:?}");
+    let (whole, _) = ops(&model, 2, with(Order::QKv), Limits::default());
+    let (cut, fails) = ops(&model, 2, with(Order::QKv), narrow);
+    assert!(fails.is_none() && cut > whole, "{cut} ops, {whole} uncut, {fails:?}");
+    // Kᵀ V of 8 images does not fit, so that the batch is cut; nor does a grid of 32 images in 8 groups.
+    assert!(ops(&model, 8, with(Order::QKv), narrow).1.is_some());
+    assert!(ops(&model, 8, Options::default(), few).1.is_some());
+    assert_eq!(ops(&model, 2, Options::default(), few).1, None);
+
+    let input = images(8);
+    for options in [with(Order::QkV), with(Order::QKv), Options::default(), count] {
+        let expected = Session::new(model.clone(), Device::Cpu).run_blocking(&input, None, options).unwrap();
+        for limits in [Limits::default(), narrow, few, both] {
+            // Counting takes 64 workgroups whatever the size.
+            if limits.groups < 64 && options.count {
+                continue;
+            }
+            for context in common::contexts(limits) {
+                let what = format!("{options:?} within {limits:?} on {}", context.name());
+                let output = session(&model, &context, &input, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+                same(&output, &expected, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn fixtures_keep_their_bits_within_tight_limits() {
+    for path in common::fixtures() {
+        let file = tensor_file::read(&path).unwrap();
+        let model = Arc::new(Model::new(&Checkpoint::load(&path, false).unwrap()).unwrap());
+        if model.config().embed_dim > 128 {
+            continue; // the limits below are made for the small ones
+        }
+        let input = Input { batch: file.shape("in.x").unwrap()[0], timesteps: None, data: file.f32("in.x").unwrap() };
+        let options = Options { count: true, ..Options::default() };
+        let whole = Session::new(model.clone(), Device::Cpu).run_blocking(&input, None, options).unwrap();
+        // The tightest that hold one image and one window of weights.
+        let one = InputShape { timesteps: model.config().timesteps, batch: 1, sequence: false };
+        let fits = |binding: u64, groups: u32| {
+            let limits = Limits { binding, groups, ..Limits::default() };
+            MemoryPlan::new(&model.record(one, options, limits).unwrap(), limits).is_ok()
+        };
+        let binding = (1..).map(|i| i * 1024).find(|&b| fits(b, 65_535)).unwrap();
+        let limits = Limits { binding, groups: (1..).find(|&g| fits(binding, g)).unwrap(), ..Limits::default() };
+        assert!(limits.binding <= 1 << 20 && limits.groups <= 64, "{limits:?}");
+        let batch = InputShape { batch: input.batch, ..one };
+        let planned = MemoryPlan::new(&model.record(batch, options, limits).unwrap(), limits);
+        assert!(input.batch == 1 || planned.is_err(), "{}: the batch is not cut", path.display());
+        for context in common::contexts(limits) {
+            let what = format!("{} within {limits:?} on {}", path.display(), context.name());
+            let output = session(&model, &context, &input, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+            same(&output, &whole, &what);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_cut_is_named() {
+    let model = model();
+    for (limits, named) in [
+        (Limits { binding: 64 << 10, ..Limits::default() }, "patch_embed.rpe_conv weights"),
+        (Limits { buffer: 64 << 10, ..Limits::default() }, "patch_embed.rpe_conv weights"),
+        (Limits { groups: 3, ..Limits::default() }, "attn"),
+    ] {
+        for context in common::contexts(limits) {
+            let error = session(&model, &context, &images(1), Options::default()).unwrap_err();
+            assert!(matches!(&error, Error::Gpu(why) if why.contains(named)), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_error_stays_with_the_call_that_made_it() {
+    let model = model();
+    let input = pixels(&images(2));
+    let expected = reference(&model, 2, Options::default(), &input);
+    for context in common::contexts(Limits::default()) {
+        let mut plan = plan(&context, &model, 2, Options::default());
+        assert_eq!(run(&mut plan, &input), expected);
+        // An empty binding passes the host's own checks; the device refuses it.
+        let empty = sum(Constant { name: "nothing".to_owned(), data: vec![] }, 4);
+        let error = pollster::block_on(Plan::new(&context, empty)).err().unwrap();
+        assert!(matches!(&error, Error::Gpu(_)), "{error}");
+        let error = pollster::block_on(plan.run(&input[1..])).unwrap_err();
+        assert!(matches!(&error, Error::Input(_)), "{error}");
+        assert_eq!(run(&mut plan, &input), expected, "{}", context.name());
+        let good = sum(Constant { name: "x".to_owned(), data: vec![0.5; 4] }, 4);
+        assert_eq!(run(&mut pollster::block_on(Plan::new(&context, good)).unwrap(), &[]).tensors.len(), 1);
+    }
+}
+
+#[test]
+fn two_contexts_work_side_by_side() {
+    let model = model();
+    let input = pixels(&images(2));
+    let expected = reference(&model, 2, Options::default(), &input);
+    let contexts: Vec<_> = (0..2).flat_map(|_| common::contexts(Limits::default())).collect();
+    let mut plans: Vec<Plan> = contexts.iter().map(|c| plan(c, &model, 2, Options::default())).collect();
+    for _ in 0..2 {
+        for plan in &mut plans {
+            assert_eq!(run(plan, &input), expected);
+        }
+    }
+    std::thread::scope(|scope| {
+        for plan in &mut plans {
+            scope.spawn(|| assert_eq!(run(plan, &input), expected));
+        }
+    });
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_no_panic() {
+    let model = model();
+    let input = pixels(&images(2));
+    let count = common::contexts(Limits::default()).len();
+    for i in 0..count {
+        let contexts = common::contexts(Limits::default());
+        let mut lost = plan(&contexts[i], &model, 2, Options::default());
+        let expected = run(&mut lost, &input);
+        contexts[i].mark_lost("pulled out");
+        for _ in 0..2 {
+            let error = pollster::block_on(lost.run(&input)).unwrap_err();
+            assert!(matches!(&error, Error::DeviceLost(why) if why == "pulled out"), "{error}");
+        }
+        let recording = model.record(shape(1), Options::default(), Limits::default()).unwrap();
+        let error = pollster::block_on(Plan::new(&contexts[i], recording)).err().unwrap();
+        assert!(matches!(&error, Error::DeviceLost(_)), "{error}");
+        let error = session(&model, &contexts[i], &images(1), Options::default()).unwrap_err();
+        assert!(matches!(&error, Error::DeviceLost(_)), "{error}");
+        drop(lost);
+        // A new context on the same adapter works.
+        let again = common::contexts(Limits::default());
+        assert_eq!(run(&mut plan(&again[i], &model, 2, Options::default()), &input), expected);
+    }
+}
