@@ -210,12 +210,20 @@ impl Session {
 
     /// The largest part of the batch that the device takes at once.
     fn part_that_fits(&self, whole: InputShape, options: Options) -> Result<usize> {
-        let Device::Gpu(context) = &self.device else { return Ok(whole.batch) };
         // A plan of the whole batch was made within the limits.
         if self.plans.contains_key(&(whole, options)) {
             return Ok(whole.batch);
         }
-        part_that_fits(&self.model, whole, options, context.limits()).map(|(batch, _)| batch)
+        let (batch, memory) = part_that_fits(&self.model, whole, options, self.device.limits())?;
+        if matches!(self.device, Device::Cpu) {
+            // An allocation that fails later ends the process; asked for like this, it is an error.
+            let bytes = usize::try_from(memory.total()).unwrap_or(usize::MAX);
+            Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| {
+                let gib = memory.total() >> 30;
+                Error::Input(format!("an image of this model takes {gib} GiB of memory, more than there is; use a smaller `img_size` or T"))
+            })?;
+        }
+        Ok(batch)
     }
 
     async fn run_part(&mut self, shape: InputShape, options: Options, pixels: &[f32]) -> Result<Outputs> {
@@ -260,9 +268,9 @@ pub fn part_that_fits(
     loop {
         let recording = model.record(InputShape { batch, ..whole }, options, limits)?;
         match MemoryPlan::new(&recording, limits) {
-            Ok(plan) => return Ok((batch, plan)),
+            Ok(plan) if batch <= 1 || plan.total() - plan.parameters <= limits.memory => return Ok((batch, plan)),
             Err(e) if batch <= 1 => return Err(e),
-            Err(_) => batch = batch.div_ceil(2),
+            _ => batch = batch.div_ceil(2),
         }
     }
 }

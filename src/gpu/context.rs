@@ -68,6 +68,7 @@ impl Context {
         let granted = Limits {
             binding: required_limits.max_storage_buffer_binding_size.min(limits.binding),
             buffer: required_limits.max_buffer_size.min(limits.buffer),
+            memory: limits.memory,
             groups: required_limits.max_compute_workgroups_per_dimension.min(limits.groups),
             uniform_alignment: required_limits.min_uniform_buffer_offset_alignment.max(16),
         };
@@ -121,6 +122,7 @@ impl Context {
 
     /// Bytes of all buffers that exist on the device now.
     pub fn allocated(&self) -> u64 {
+        self.release_constants();
         self.allocated.load(Ordering::Relaxed)
     }
 
@@ -161,7 +163,7 @@ impl Context {
             match errors.into_iter().next() {
                 None => Ok(value),
                 Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Gpu(format!(
-                    "{what}: {} is out of memory; use a smaller `--batch`, or `--device cpu`",
+                    "{what}: {} is out of memory; use a smaller batch, or `--device cpu`",
                     self.name
                 ))),
                 Some(e) => Err(Error::Gpu(format!("{what}: {e}"))),
@@ -181,10 +183,15 @@ impl Context {
         Buffer { raw, allocated: self.allocated.clone() }
     }
 
+    /// Lets go of the buffers of parameters that no model has any more.
+    fn release_constants(&self) {
+        lock(&self.constants).retain(|_, (alive, _)| alive.strong_count() > 0);
+    }
+
     /// The buffer of a parameter, uploaded once for all plans; call inside [`Context::scoped`].
     pub(super) fn constant(&self, constant: &Arc<Constant>) -> Arc<Buffer> {
+        self.release_constants();
         let mut constants = lock(&self.constants);
-        constants.retain(|_, (alive, _)| alive.strong_count() > 0);
         let key = Arc::as_ptr(constant) as usize;
         let (_, buffer) = constants.entry(key).or_insert_with(|| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;

@@ -17,6 +17,8 @@ pub struct Limits {
     pub binding: u64,
     /// Bytes of one buffer.
     pub buffer: u64,
+    /// Bytes that the tensors of one plan may take together; a batch that needs more runs in parts.
+    pub memory: u64,
     /// Workgroups of one dimension.
     pub groups: u32,
     /// Bytes that a uniform binding's offset is a multiple of.
@@ -24,8 +26,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// WebGPU's defaults, which every device of the standard has.
+    /// WebGPU's defaults, which every device of the standard has, and 2 GiB for a plan, which is this crate's own choice.
     fn default() -> Self {
-        Limits { binding: 128 << 20, buffer: 256 << 20, groups: 65_535, uniform_alignment: 256 }
+        Limits { binding: 128 << 20, buffer: 256 << 20, memory: 2 << 30, groups: 65_535, uniform_alignment: 256 }
     }
 }
