@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use criterion::Criterion;
+use criterion::{Criterion, SamplingMode};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use spikeshade::gpu::{Adapters, Context, Plan};
@@ -312,13 +312,16 @@ fn bench(criterion: &mut Criterion) -> Result<bool, spikeshade::Error> {
     };
     for row in &rows {
         let mut group = criterion.benchmark_group(row.stem);
+        group.sampling_mode(SamplingMode::Flat);
         if let Some(context) = &context {
             let mut plan = pollster::block_on(Plan::new(context, row.recording(false)))?;
             pollster::block_on(plan.run(&[]))?;
-            group.bench_function(format!("gpu/{}", row.shape), |b| b.iter(|| pollster::block_on(plan.run(&[]))));
+            group.bench_function(format!("gpu/{}", row.shape), |b| {
+                b.iter(|| pollster::block_on(plan.run(&[])).unwrap())
+            });
         }
         let executor = Executor::new(row.recording(false));
-        group.bench_function(format!("cpu/{}", row.shape), |b| b.iter(|| executor.run(&[])));
+        group.bench_function(format!("cpu/{}", row.shape), |b| b.iter(|| executor.run(&[]).unwrap()));
         group.finish();
     }
     Ok(true)
