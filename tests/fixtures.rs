@@ -10,24 +10,18 @@ use spikeshade::kernels::attention::Order;
 use spikeshade::layers::Options;
 use spikeshade::model::Model;
 use spikeshade::outputs::Values;
-use spikeshade::session::{Device, Input, Session};
-use spikeshade::tensor_file::{self, TensorFile};
+use spikeshade::session::{Device, Session};
+use spikeshade::tensor_file;
 
 /// `-0 = 0`, and otherwise the same bits.
 fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b)
 }
 
-fn input(file: &TensorFile) -> Input {
-    let shape = file.shape("in.x").unwrap();
-    let (timesteps, batch) = if shape.len() == 5 { (Some(shape[0]), shape[1]) } else { (None, shape[0]) };
-    Input { batch, timesteps, data: file.f32("in.x").unwrap() }
-}
-
 fn check(path: &Path, device: &Device) {
     let file = tensor_file::read(path).unwrap();
     let model = Arc::new(Model::new(&Checkpoint::load(path, false).unwrap()).unwrap());
-    let input = input(&file);
+    let input = common::input(&file);
     let logits = file.f32("out.logits").unwrap();
     let steps = input.timesteps.unwrap_or(model.config().timesteps);
     let exact = steps.is_power_of_two() && model.config().tokens().is_power_of_two();

@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use spikeshade::gpu::{Adapters, Context, Limits};
-use spikeshade::session::Device;
+use spikeshade::session::{Device, Input};
+use spikeshade::tensor_file::TensorFile;
 
 /// Every adapter of the machine as a context within `limits`. The names in `SPIKESHADE_TEST_ADAPTERS` (comma-separated parts
 /// of names) must be among them.
@@ -45,4 +46,11 @@ pub fn fixtures() -> Vec<PathBuf> {
         .collect();
     paths.sort();
     paths
+}
+
+/// A fixture's input: images `[B, C, H, W]`, or a sequence `[T, B, C, H, W]`.
+pub fn input(file: &TensorFile) -> Input {
+    let shape = file.shape("in.x").unwrap();
+    let (timesteps, batch) = if shape.len() == 5 { (Some(shape[0]), shape[1]) } else { (None, shape[0]) };
+    Input { batch, timesteps, data: file.f32("in.x").unwrap() }
 }
