@@ -27,11 +27,15 @@ const TRACED: Options = Options { order: None, fused: false, trace: true, count:
 /// Four stages without a pool and an MLP of 256: several windows of channels under a tight limit. Parameters lie on a dyadic
 /// grid, so that every device gives the same bits.
 fn model() -> Arc<Model> {
+    model_with_pools("0000")
+}
+
+fn model_with_pools(pooling_stat: &str) -> Arc<Model> {
     let json = r#"{"arch": "a2os2a", "img_size": 4, "in_chans": 3, "num_classes": 10, "embed_dim": 64, "depth": 1,
         "num_heads": 4, "mlp_ratio": 4, "T": 4, "pooling_stat": "0000", "tau": 2.0, "v_threshold": 1.0,
         "attn_v_threshold": 1.0, "v_reset": 0.0, "decay_input": true, "detach_reset": true, "surrogate": "sigmoid",
         "alpha": 4.0, "bn_eps": 1e-5}"#;
-    let config = Config::from_json(json, "test").unwrap();
+    let config = Config::from_json(&json.replace("0000", pooling_stat), "test").unwrap();
     let mut rng = Pcg64Mcg::seed_from_u64(7);
     let mut tensors = BTreeMap::new();
     for p in config.parameters() {
@@ -208,19 +212,33 @@ fn tight_limits_cut_the_work_and_change_no_bit() {
     assert!(ops(&model, 8, Options::default(), few).1.is_some());
     assert_eq!(ops(&model, 2, Options::default(), few).1, None);
 
-    let input = images(8);
+    // A pool over windows: what comes after it is small enough for one, and stays in two.
+    let pooled = model_with_pools("0001");
+    let (whole, _) = ops(&pooled, 8, Options::default(), Limits::default());
+    let (cut, fails) = ops(&pooled, 8, Options::default(), narrow);
+    assert!(fails.is_none() && cut > whole, "{cut} ops, {whole} uncut, {fails:?}");
+
     for options in [with(Order::QkV), with(Order::QKv), Options::default(), count] {
-        let expected = Session::new(model.clone(), Device::Cpu).run_blocking(&input, None, options).unwrap();
-        for limits in [Limits::default(), narrow, few, both] {
-            // Counting takes 64 workgroups whatever the size.
-            if limits.groups < 64 && options.count {
-                continue;
-            }
-            for context in common::contexts(limits) {
-                let what = format!("{options:?} within {limits:?} on {}", context.name());
-                let output = session(&model, &context, &input, options).unwrap_or_else(|e| panic!("{what}: {e}"));
-                same(&output, &expected, &what);
-            }
+        tight(&model, options, &[narrow, few, both]);
+    }
+    for options in [with(Order::QkV), Options::default()] {
+        tight(&pooled, options, &[narrow]);
+    }
+}
+
+/// Eight images give the same within each of `limits` as on the processor, which cuts nothing.
+fn tight(model: &Arc<Model>, options: Options, limits: &[Limits]) {
+    let input = images(8);
+    let expected = Session::new(model.clone(), Device::Cpu).run_blocking(&input, None, options).unwrap();
+    for &limits in limits {
+        // Counting takes 64 workgroups whatever the size.
+        if limits.groups < 64 && options.count {
+            continue;
+        }
+        for context in common::contexts(limits) {
+            let what = format!("{options:?} within {limits:?} on {}", context.name());
+            let output = session(model, &context, &input, options).unwrap_or_else(|e| panic!("{what}: {e}"));
+            same(&output, &expected, &what);
         }
     }
 }

@@ -122,10 +122,11 @@ impl ConvBn {
 
     /// `y = BN(conv(input)) + residual`.
     pub fn record_residual(&self, r: &mut Recorder, input: TensorId, residual: &RealTensor) -> RealTensor {
-        // Real tensors of one shape are cut alike, so window stands beside window.
-        let y = r.real(&self.name, residual.shape);
+        // Window stands beside window: a pooled tensor is cut as the larger one before the pool was.
+        let y = r.real_like(&self.name, residual);
         if !r.options.fused {
-            let x = self.record_real(r, input);
+            let x = r.real_like(&self.name, residual);
+            self.record_into(r, input, false, &x);
             for (((_, x), (_, residual)), (_, out)) in x.windows.iter().zip(&residual.windows).zip(&y.windows) {
                 let layer = self.name.clone();
                 r.recording.push(ResidualAddOp { layer, input: *x, residual: *residual, out: *out });

@@ -96,6 +96,13 @@ impl Recorder {
         RealTensor { shape, windows }
     }
 
+    /// A real tensor to be written, of another's shape and cut as that is.
+    pub fn real_like(&mut self, name: &str, other: &RealTensor) -> RealTensor {
+        let shape = other.shape;
+        let mut tensor = |c: &Range<usize>| self.recording.tensor(name, Element::Real, shape.with_channels(c.len()));
+        RealTensor { shape, windows: other.windows.iter().map(|(c, _)| (c.clone(), tensor(c))).collect() }
+    }
+
     /// A packed tensor that a layer's neurons will write; counted and traced as `s.<layer>` if the options say so.
     pub fn spikes(&mut self, layer: &str, element: Element, shape: Shape) -> TensorId {
         let id = self.recording.tensor(layer, element, shape);
