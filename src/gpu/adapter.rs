@@ -66,6 +66,12 @@ fn kind(info: &wgpu::AdapterInfo) -> AdapterKind {
     }
 }
 
+/// Kind first; among equals wider subgroups (of the software drivers the faster one has them). Whoever takes the greatest of
+/// what is left should take the first, which the backend prefers.
+fn rank(info: &wgpu::AdapterInfo) -> (AdapterKind, u32) {
+    (kind(info), info.subgroup_max_size)
+}
+
 impl Adapters {
     /// Asks every backend this build has. Waits for the browser where there is one.
     pub async fn enumerate() -> Self {
@@ -95,8 +101,7 @@ impl Adapters {
 
     /// The index of the fastest kind of adapter, software ones last; `None` where there are none.
     pub fn best(&self) -> Option<usize> {
-        // `max_by_key` takes the last of equals; the first is the backend's own preference.
-        (0..self.all.len()).rev().max_by_key(|&i| kind(&self.all[i].get_info()))
+        (0..self.all.len()).rev().max_by_key(|&i| rank(&self.all[i].get_info()))
     }
 
     /// The index of the best adapter that is not a software driver.
@@ -132,7 +137,7 @@ impl Adapters {
         (0..self.all.len())
             .rev()
             .filter(fits)
-            .max_by_key(|&i| kind(&self.all[i].get_info()))
+            .max_by_key(|&i| rank(&self.all[i].get_info()))
             .ok_or_else(|| self.no_such(text))
     }
 
