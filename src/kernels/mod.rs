@@ -12,6 +12,7 @@ pub mod conv3x3_real;
 pub mod conv3x3_spike;
 pub mod head;
 pub mod lif;
+pub mod lif_backward;
 pub mod linear_spike;
 pub mod maxpool_real;
 pub mod maxpool_spike;
@@ -58,6 +59,7 @@ pub const KERNELS: &[&Kernel] = &[
     &conv3x3_spike::KERNEL,
     &head::KERNEL,
     &lif::KERNEL,
+    &lif_backward::KERNEL,
     &linear_spike::KERNEL,
     &maxpool_real::KERNEL,
     &maxpool_spike::KERNEL,

@@ -19,6 +19,7 @@ pub mod conv3x3_spike;
 pub mod executor;
 pub mod head;
 pub mod lif;
+pub mod lif_backward;
 pub mod linear_spike;
 pub mod maxpool_real;
 pub mod maxpool_spike;
@@ -27,6 +28,7 @@ pub mod product;
 pub mod residual_add;
 pub mod spike_count;
 pub mod spike_gap;
+pub mod surrogate;
 
 pub use executor::Executor;
 
@@ -47,17 +49,57 @@ pub trait Real:
 {
     /// 1 / x.
     fn recip(self) -> Self;
+    /// eˣ.
+    fn exp(self) -> Self;
+    /// ln x.
+    fn ln(self) -> Self;
+    /// √x.
+    fn sqrt(self) -> Self;
+    /// π.
+    fn pi() -> Self;
 }
 
 impl Real for f32 {
     fn recip(self) -> Self {
         1.0 / self
     }
+
+    fn exp(self) -> Self {
+        f32::exp(self)
+    }
+
+    fn ln(self) -> Self {
+        f32::ln(self)
+    }
+
+    fn sqrt(self) -> Self {
+        f32::sqrt(self)
+    }
+
+    fn pi() -> Self {
+        std::f32::consts::PI
+    }
 }
 
 impl Real for f64 {
     fn recip(self) -> Self {
         1.0 / self
+    }
+
+    fn exp(self) -> Self {
+        f64::exp(self)
+    }
+
+    fn ln(self) -> Self {
+        f64::ln(self)
+    }
+
+    fn sqrt(self) -> Self {
+        f64::sqrt(self)
+    }
+
+    fn pi() -> Self {
+        std::f64::consts::PI
     }
 }
 

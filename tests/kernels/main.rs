@@ -15,6 +15,7 @@ mod conv3x3_spike;
 mod harness;
 mod head;
 mod lif;
+mod lif_backward;
 mod linear_spike;
 mod maxpool_real;
 mod maxpool_spike;
