@@ -8,6 +8,10 @@ pub mod attention;
 pub mod attention_kv;
 pub mod attention_q_kv;
 pub mod attention_qk_v;
+pub mod bn_apply;
+pub mod bn_backward;
+pub mod bn_statistics;
+pub mod channel_sums;
 pub mod conv3x3_real;
 pub mod conv3x3_spike;
 pub mod head;
@@ -55,6 +59,9 @@ pub const KERNELS: &[&Kernel] = &[
     &attention_kv::KERNEL,
     &attention_q_kv::KERNEL,
     &attention_qk_v::KERNEL,
+    &bn_apply::KERNEL,
+    &bn_backward::KERNEL,
+    &bn_statistics::KERNEL,
     &conv3x3_real::KERNEL,
     &conv3x3_spike::KERNEL,
     &head::KERNEL,
