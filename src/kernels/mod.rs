@@ -18,8 +18,11 @@ pub mod head;
 pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
+pub mod maxpool_backward;
 pub mod maxpool_real;
+pub mod maxpool_real_backward;
 pub mod maxpool_spike;
+pub mod maxpool_spike_backward;
 pub mod neuron;
 pub mod product;
 pub mod residual_add;
@@ -69,7 +72,9 @@ pub const KERNELS: &[&Kernel] = &[
     &lif_backward::KERNEL,
     &linear_spike::KERNEL,
     &maxpool_real::KERNEL,
+    &maxpool_real_backward::KERNEL,
     &maxpool_spike::KERNEL,
+    &maxpool_spike_backward::KERNEL,
     &residual_add::KERNEL,
     &spike_count::KERNEL,
     &spike_gap::KERNEL,
