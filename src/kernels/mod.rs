@@ -14,7 +14,9 @@ pub mod bn_statistics;
 pub mod channel_sums;
 pub mod conv3x3_real;
 pub mod conv3x3_spike;
+pub mod cross_entropy;
 pub mod head;
+pub mod head_backward;
 pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
@@ -28,6 +30,7 @@ pub mod product;
 pub mod residual_add;
 pub mod spike_count;
 pub mod spike_gap;
+pub mod spike_gap_backward;
 
 /// A WGSL module: a kernel's own text followed by the shared functions it uses, so that error lines keep their numbers.
 pub struct Kernel {
@@ -67,7 +70,9 @@ pub const KERNELS: &[&Kernel] = &[
     &bn_statistics::KERNEL,
     &conv3x3_real::KERNEL,
     &conv3x3_spike::KERNEL,
+    &cross_entropy::KERNEL,
     &head::KERNEL,
+    &head_backward::KERNEL,
     &lif::KERNEL,
     &lif_backward::KERNEL,
     &linear_spike::KERNEL,
@@ -78,6 +83,7 @@ pub const KERNELS: &[&Kernel] = &[
     &residual_add::KERNEL,
     &spike_count::KERNEL,
     &spike_gap::KERNEL,
+    &spike_gap_backward::KERNEL,
 ];
 
 /// One dispatch of a kernel.

@@ -20,8 +20,10 @@ pub mod bn_statistics;
 mod channel_sums;
 pub mod conv3x3_real;
 pub mod conv3x3_spike;
+pub mod cross_entropy;
 pub mod executor;
 pub mod head;
+pub mod head_backward;
 pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
@@ -34,6 +36,7 @@ pub mod product;
 pub mod residual_add;
 pub mod spike_count;
 pub mod spike_gap;
+pub mod spike_gap_backward;
 pub mod surrogate;
 
 pub use executor::Executor;
