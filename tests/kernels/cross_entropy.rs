@@ -16,8 +16,8 @@ fn targets(data: &mut Data, batch: usize, classes: usize, smoothing: Option<f32>
             }
             None => {
                 let raw = data.reals(classes, 1..=64, 1.0 / 64.0);
-                let sum: f32 = raw.iter().sum();
-                raw.iter().map(|x| x / sum).collect()
+                let sum: f64 = raw.iter().map(|&x| f64::from(x)).sum();
+                raw.iter().map(|&x| (f64::from(x) / sum) as f32).collect()
             }
         })
         .collect()
@@ -25,7 +25,7 @@ fn targets(data: &mut Data, batch: usize, classes: usize, smoothing: Option<f32>
 
 #[test]
 fn agrees_with_its_twin() {
-    let classes = prop_oneof![8 => 1..=700usize, 1 => Just(100_000usize)];
+    let classes = prop_oneof![4 => 1..=700usize, 1 => 50_000..=100_000usize];
     let smoothing = prop_oneof![Just(None), Just(Some(0.0)), Just(Some(0.1))];
     let scales = prop_oneof![Just(0.0f32), Just(0.0625), Just(8.0)];
     check(40, (any::<u64>(), 1..=9usize, classes, smoothing, scales), |(seed, batch, classes, smoothing, scale)| {
@@ -46,12 +46,13 @@ fn agrees_with_its_twin() {
         let (mut loss, mut g) = (vec![0.0; batch], vec![0.0; batch * classes]);
         let (x, goal) = (f64s(&x), f64s(&goal));
         cross_entropy(&x, &goal, classes, &mut loss, &mut g);
-        // exp loses as many digits as its argument has before the point.
+        // exp loses as many digits as its argument has before the point; a sum of n equal terms at worst n roundings the same way,
+        // of which the longest runs are some 600.
         let span = 128.0 * f64::from(scale);
-        within(&all, "loss", &loss, |b| 1e-5 * (loss[b].abs() + 1.0) + 1e-6 * span);
+        within(&all, "loss", &loss, |b| 4e-5 * (loss[b].abs() + 1.0) + 1e-6 * span);
         within(&all, "g_logits", &g, |i| {
             let softmax = g[i] * batch as f64 + goal[i];
-            (2e-5 + 1e-6 * span) * softmax / batch as f64 + 1e-6 * goal[i] / batch as f64 + 1e-30
+            (4e-5 + 1e-6 * span) * softmax / batch as f64 + 1e-6 * goal[i] / batch as f64 + 1e-30
         });
     });
 }
