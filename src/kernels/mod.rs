@@ -8,18 +8,29 @@ pub mod attention;
 pub mod attention_kv;
 pub mod attention_q_kv;
 pub mod attention_qk_v;
+pub mod bn_apply;
+pub mod bn_backward;
+pub mod bn_statistics;
+pub mod channel_sums;
 pub mod conv3x3_real;
 pub mod conv3x3_spike;
+pub mod cross_entropy;
 pub mod head;
+pub mod head_backward;
 pub mod lif;
+pub mod lif_backward;
 pub mod linear_spike;
+pub mod maxpool_backward;
 pub mod maxpool_real;
+pub mod maxpool_real_backward;
 pub mod maxpool_spike;
+pub mod maxpool_spike_backward;
 pub mod neuron;
 pub mod product;
 pub mod residual_add;
 pub mod spike_count;
 pub mod spike_gap;
+pub mod spike_gap_backward;
 
 /// A WGSL module: a kernel's own text followed by the shared functions it uses, so that error lines keep their numbers.
 pub struct Kernel {
@@ -54,16 +65,25 @@ pub const KERNELS: &[&Kernel] = &[
     &attention_kv::KERNEL,
     &attention_q_kv::KERNEL,
     &attention_qk_v::KERNEL,
+    &bn_apply::KERNEL,
+    &bn_backward::KERNEL,
+    &bn_statistics::KERNEL,
     &conv3x3_real::KERNEL,
     &conv3x3_spike::KERNEL,
+    &cross_entropy::KERNEL,
     &head::KERNEL,
+    &head_backward::KERNEL,
     &lif::KERNEL,
+    &lif_backward::KERNEL,
     &linear_spike::KERNEL,
     &maxpool_real::KERNEL,
+    &maxpool_real_backward::KERNEL,
     &maxpool_spike::KERNEL,
+    &maxpool_spike_backward::KERNEL,
     &residual_add::KERNEL,
     &spike_count::KERNEL,
     &spike_gap::KERNEL,
+    &spike_gap_backward::KERNEL,
 ];
 
 /// One dispatch of a kernel.

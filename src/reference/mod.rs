@@ -13,20 +13,31 @@ use crate::recording::{Constant, Recording, TensorId};
 pub mod attention_kv;
 pub mod attention_q_kv;
 pub mod attention_qk_v;
+pub mod bn_apply;
+pub mod bn_backward;
 pub mod bn_fold;
+pub mod bn_statistics;
+mod channel_sums;
 pub mod conv3x3_real;
 pub mod conv3x3_spike;
+pub mod cross_entropy;
 pub mod executor;
 pub mod head;
+pub mod head_backward;
 pub mod lif;
+pub mod lif_backward;
 pub mod linear_spike;
 pub mod maxpool_real;
+pub mod maxpool_real_backward;
 pub mod maxpool_spike;
+pub mod maxpool_spike_backward;
 pub(crate) mod parallel;
 pub mod product;
 pub mod residual_add;
 pub mod spike_count;
 pub mod spike_gap;
+pub mod spike_gap_backward;
+pub mod surrogate;
 
 pub use executor::Executor;
 
@@ -47,17 +58,57 @@ pub trait Real:
 {
     /// 1 / x.
     fn recip(self) -> Self;
+    /// eˣ.
+    fn exp(self) -> Self;
+    /// ln x.
+    fn ln(self) -> Self;
+    /// √x.
+    fn sqrt(self) -> Self;
+    /// π.
+    fn pi() -> Self;
 }
 
 impl Real for f32 {
     fn recip(self) -> Self {
         1.0 / self
     }
+
+    fn exp(self) -> Self {
+        f32::exp(self)
+    }
+
+    fn ln(self) -> Self {
+        f32::ln(self)
+    }
+
+    fn sqrt(self) -> Self {
+        f32::sqrt(self)
+    }
+
+    fn pi() -> Self {
+        std::f32::consts::PI
+    }
 }
 
 impl Real for f64 {
     fn recip(self) -> Self {
         1.0 / self
+    }
+
+    fn exp(self) -> Self {
+        f64::exp(self)
+    }
+
+    fn ln(self) -> Self {
+        f64::ln(self)
+    }
+
+    fn sqrt(self) -> Self {
+        f64::sqrt(self)
+    }
+
+    fn pi() -> Self {
+        std::f64::consts::PI
     }
 }
 

@@ -382,3 +382,44 @@ impl Membranes<'_> {
         assert!(near_ties <= 3 + width / 50, "{what}: {near_ties} of {width} neurons near a tie");
     }
 }
+
+/// `gradient` of `loss` at `x`, every entry against central differences in f64, within 1e-6 of the largest.
+pub fn differences_agree(what: &str, x: &[f64], gradient: &[f64], loss: impl Fn(&[f64]) -> f64) {
+    const STEP: f64 = 1e-5;
+    assert_eq!(x.len(), gradient.len(), "{what}");
+    let largest = gradient.iter().fold(0.0f64, |m, g| m.max(g.abs()));
+    let mut moved = x.to_vec();
+    for i in 0..x.len() {
+        let mut at = |step: f64| {
+            moved[i] = x[i] + step;
+            let loss = loss(&moved);
+            moved[i] = x[i];
+            loss
+        };
+        let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        let error = (gradient[i] - expected).abs();
+        assert!(error <= 1e-6 * largest + 1e-9, "{what}[{i}]: {} and {expected} (differences)", gradient[i]);
+    }
+}
+
+/// `Σ a b`, a loss whose gradient with respect to `a` is `b`.
+pub fn inner(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Values on every device against f64, each within `margin` of it.
+pub fn within(all: &[(String, Outputs)], name: &str, expected: &[f64], margin: impl Fn(usize) -> f64) {
+    for (device, outputs) in all {
+        let values = reals(outputs, name);
+        assert_eq!(values.len(), expected.len(), "{name} on {device}");
+        for (i, &value) in values.iter().enumerate() {
+            let error = (f64::from(value) - expected[i]).abs();
+            assert!(
+                error <= margin(i),
+                "{name}[{i}] on {device}: {value} and {} (f64), margin {}",
+                expected[i],
+                margin(i)
+            );
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `maxpool_spike_backward`: the gradient of the 3×3 stride-2 pad-1 max-pool of packed spikes.
+
+use super::maxpool_backward::{MaxpoolBackward, dispatch};
+use super::{Dispatch, Kernel, Op};
+use crate::recording::{Access, Recording, TensorId};
+use crate::reference::{HostTensors, maxpool_spike_backward as twin};
+
+/// The kernel.
+pub static KERNEL: Kernel = Kernel {
+    stem: "maxpool_spike_backward",
+    sources: &[
+        include_str!("../../shaders/maxpool_spike_backward.wgsl"),
+        include_str!("../../shaders/lib/maxpool_backward.wgsl"),
+    ],
+    entries: &["main"],
+    bindings: &[("spikes_in", Access::Read), ("g_y", Access::Read), ("g_s", Access::Write)],
+    uniform: MaxpoolBackward::LAYOUT,
+    uniform_size: size_of::<MaxpoolBackward>(),
+    constants: || vec![vec![]],
+};
+
+/// Input `[T, B, H, W, C]` packed spikes, g_y `[T, B, ⌈H/2⌉, ⌈W/2⌉, C]` real, g_s `[T, B, H, W, C]` real.
+#[derive(Clone, Debug)]
+pub struct MaxpoolSpikeBackwardOp {
+    /// The layer.
+    pub layer: String,
+    /// The pool's input: packed spikes.
+    pub input: TensorId,
+    /// Gradient of the pool's output.
+    pub g_y: TensorId,
+    /// Gradient of the pool's input.
+    pub g_s: TensorId,
+}
+
+impl Op for MaxpoolSpikeBackwardOp {
+    fn kernel(&self) -> &'static Kernel {
+        &KERNEL
+    }
+
+    fn layer(&self) -> &str {
+        &self.layer
+    }
+
+    fn dispatch(&self, recording: &Recording) -> Dispatch {
+        let (uniform, groups) = dispatch(recording.get(self.input).shape);
+        Dispatch {
+            kernel: &KERNEL,
+            entry: "main",
+            constants: vec![],
+            bindings: vec![(0, self.input), (1, self.g_y), (2, self.g_s)],
+            uniform,
+            groups,
+        }
+    }
+
+    fn reference(&self, host: &mut HostTensors) {
+        twin::run(self, host);
+    }
+}

@@ -1,0 +1,82 @@
+//! The twin of `shaders/bn_backward.wgsl`.
+
+use super::bn_apply::Norm;
+use super::{HostTensors, Real, channel_sums, parallel};
+use crate::kernels::bn_backward::{BnBackwardApplyOp, BnBackwardCombineOp, BnBackwardPartialOp, BnSaved};
+use crate::kernels::channel_sums::Blocks;
+use crate::tensor::Shape;
+
+/// The gradient that reaches the normalised value of channel `c`: none where ReLU cut it off.
+fn masked<F: Real>(norm: &Norm<F>, g: F, y: F, c: usize) -> F {
+    if norm.relu && norm.affine(y, c) <= F::default() { F::default() } else { g }
+}
+
+/// `Σ g` and `Σ g (y - mean) inv_std` of each block of rows: `g_x` and `y` `[rows][4⌈C/4⌉]` (`shape` is y's) into `partials`
+/// `[blocks][2][4⌈C/4⌉]`.
+pub fn partial<F: Real>(g_x: &[F], y: &[F], shape: Shape, norm: &Norm<F>, partials: &mut [F]) {
+    let row = norm.mean.len();
+    channel_sums::partial(y.len() / row, row, Blocks::of(shape), partials, |first, rows, g_beta, g_gamma| {
+        for at in (first..first + rows).map(|r| r * row) {
+            for c in 0..row {
+                let g = masked(norm, g_x[at + c], y[at + c], c);
+                g_beta[c] = g_beta[c] + g;
+                g_gamma[c] = g_gamma[c] + g * norm.normal(y[at + c], c);
+            }
+        }
+    });
+}
+
+/// The blocks' sums added, blocks ascending, into `sums` `[2][4⌈C/4⌉]`.
+pub fn combine<F: Real>(partials: &[F], sums: &mut [F]) {
+    sums.fill(F::default());
+    for pair in partials.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(pair).for_each(|(s, &p)| *s = *s + p);
+    }
+}
+
+/// `g_y` `[rows][4⌈C/4⌉]`; with `sums` (g_beta, then g_gamma) mean and inv_std are taken for y's own, else for constants.
+pub fn apply<F: Real>(g_x: &[F], y: &[F], norm: &Norm<F>, sums: Option<&[F]>, g_y: &mut [F]) {
+    let row = norm.mean.len();
+    let inv_rows = F::from((y.len() / row) as f32).recip();
+    parallel::for_each(g_y.chunks_mut(row).enumerate().collect(), |(n, g_y)| {
+        for (c, g_y) in g_y.iter_mut().enumerate() {
+            let y = y[n * row + c];
+            let mut g = masked(norm, g_x[n * row + c], y, c);
+            if let Some(sums) = sums {
+                g = g - sums[c] * inv_rows - norm.normal(y, c) * (sums[row + c] * inv_rows);
+            }
+            *g_y = norm.gamma[c] * norm.inv_std[c] * g;
+        }
+    });
+}
+
+fn norm<'h>(saved: &BnSaved, host: &'h HostTensors) -> Norm<'h, f32> {
+    let [mean, inv_std, gamma, beta] = [saved.mean, saved.inv_std, saved.gamma, saved.beta].map(|id| host.real(id));
+    Norm { mean, inv_std, gamma, beta, relu: saved.relu }
+}
+
+/// Runs a recorded first dispatch on the host.
+pub fn run_partial(op: &BnBackwardPartialOp, host: &mut HostTensors) {
+    let mut partials = host.take_real(op.partials);
+    let (g_x, y, shape) = (host.real(op.saved.g_x), host.real(op.saved.y), host.recording.get(op.saved.y).shape);
+    partial(g_x, y, shape, &norm(&op.saved, host), &mut partials);
+    host.put_real(op.partials, partials);
+}
+
+/// Runs a recorded second dispatch on the host.
+pub fn run_combine(op: &BnBackwardCombineOp, host: &mut HostTensors) {
+    let mut sums = host.take_real(op.sums);
+    combine(host.real(op.partials), &mut sums);
+    let (g_beta, g_gamma) = sums.split_at(sums.len() / 2);
+    host.put_real(op.g_beta, g_beta.to_vec());
+    host.put_real(op.g_gamma, g_gamma.to_vec());
+    host.put_real(op.sums, sums);
+}
+
+/// Runs a recorded third dispatch on the host.
+pub fn run_apply(op: &BnBackwardApplyOp, host: &mut HostTensors) {
+    let mut g_y = host.take_real(op.g_y);
+    let sums = op.sums.map(|sums| host.real(sums));
+    apply(host.real(op.saved.g_x), host.real(op.saved.y), &norm(&op.saved, host), sums, &mut g_y);
+    host.put_real(op.g_y, g_y);
+}

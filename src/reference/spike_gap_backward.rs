@@ -1,0 +1,22 @@
+//! The twin of `shaders/spike_gap_backward.wgsl`.
+
+use super::{HostTensors, Real};
+use crate::kernels::spike_gap_backward::SpikeGapBackwardOp;
+use crate::tensor::{Shape, vectors};
+
+/// `g_rate` `[B][4⌈C/4⌉]` into `g_s` `[T][B][N][4⌈C/4⌉]` (`shape` is g_s's): each token gets 1 / (T N) of it.
+pub fn spike_gap_backward<F: Real>(g_rate: &[F], shape: Shape, g_s: &mut [F]) {
+    let row = 4 * vectors(shape.channels);
+    let inv_count = F::from((shape.steps * shape.tokens()) as f32).recip();
+    for (n, g_s) in g_s.chunks_exact_mut(row).enumerate() {
+        let image = n / shape.tokens() % shape.batch;
+        g_s.iter_mut().zip(&g_rate[image * row..]).for_each(|(s, &g)| *s = g * inv_count);
+    }
+}
+
+/// Runs a recorded op on the host.
+pub fn run(op: &SpikeGapBackwardOp, host: &mut HostTensors) {
+    let mut g_s = host.take_real(op.g_s);
+    spike_gap_backward(host.real(op.g_rate), host.recording.get(op.g_s).shape, &mut g_s);
+    host.put_real(op.g_s, g_s);
+}
