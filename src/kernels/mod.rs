@@ -10,13 +10,16 @@ pub mod attention_q_kv;
 pub mod attention_qk_v;
 pub mod conv3x3_real;
 pub mod conv3x3_spike;
+pub mod conv3x3_spike_backward;
 pub mod head;
 pub mod lif;
 pub mod linear_spike;
+pub mod linear_spike_backward;
 pub mod maxpool_real;
 pub mod maxpool_spike;
 pub mod neuron;
 pub mod product;
+pub mod product_backward;
 pub mod residual_add;
 pub mod spike_count;
 pub mod spike_gap;
@@ -47,6 +50,11 @@ impl Kernel {
     pub fn source(&self) -> String {
         self.sources.join("\n")
     }
+
+    /// The number of the binding `name`; past the last if there is none, which no layout accepts.
+    pub(crate) fn slot(&self, name: &str) -> u32 {
+        dim(self.bindings.iter().position(|b| b.0 == name).unwrap_or(usize::MAX))
+    }
 }
 
 /// Every kernel there is.
@@ -56,9 +64,11 @@ pub const KERNELS: &[&Kernel] = &[
     &attention_qk_v::KERNEL,
     &conv3x3_real::KERNEL,
     &conv3x3_spike::KERNEL,
+    &conv3x3_spike_backward::KERNEL,
     &head::KERNEL,
     &lif::KERNEL,
     &linear_spike::KERNEL,
+    &linear_spike_backward::KERNEL,
     &maxpool_real::KERNEL,
     &maxpool_spike::KERNEL,
     &residual_add::KERNEL,
