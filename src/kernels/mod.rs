@@ -9,6 +9,7 @@ pub mod attention_kv;
 pub mod attention_q_kv;
 pub mod attention_qk_v;
 pub mod conv3x3_real;
+pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
 pub mod head;
@@ -63,6 +64,7 @@ pub const KERNELS: &[&Kernel] = &[
     &attention_q_kv::KERNEL,
     &attention_qk_v::KERNEL,
     &conv3x3_real::KERNEL,
+    &conv3x3_real_backward::KERNEL,
     &conv3x3_spike::KERNEL,
     &conv3x3_spike_backward::KERNEL,
     &head::KERNEL,

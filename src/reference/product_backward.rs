@@ -117,7 +117,12 @@ pub fn input<F: Real>(
     });
 }
 
-fn gradient<'h>(host: &'h HostTensors, id: crate::recording::TensorId, first: usize, n: usize) -> Gradient<'h, f32> {
+pub(super) fn gradient<'h>(
+    host: &'h HostTensors,
+    id: crate::recording::TensorId,
+    first: usize,
+    n: usize,
+) -> Gradient<'h, f32> {
     Gradient { values: host.real(id), row: host.recording.get(id).row(), first_channel: first, channels_out: n }
 }
 

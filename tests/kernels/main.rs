@@ -11,6 +11,7 @@ mod attention_kv;
 mod attention_q_kv;
 mod attention_qk_v;
 mod conv3x3_real;
+mod conv3x3_real_backward;
 mod conv3x3_spike;
 mod conv3x3_spike_backward;
 mod harness;
