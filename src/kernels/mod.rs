@@ -6,7 +6,9 @@ use crate::reference::HostTensors;
 
 pub mod attention;
 pub mod attention_kv;
+pub mod attention_kv_backward;
 pub mod attention_q_kv;
+pub mod attention_q_kv_backward;
 pub mod attention_qk_v;
 pub mod conv3x3_real;
 pub mod conv3x3_real_backward;
@@ -61,7 +63,9 @@ impl Kernel {
 /// Every kernel there is.
 pub const KERNELS: &[&Kernel] = &[
     &attention_kv::KERNEL,
+    &attention_kv_backward::KERNEL,
     &attention_q_kv::KERNEL,
+    &attention_q_kv_backward::KERNEL,
     &attention_qk_v::KERNEL,
     &conv3x3_real::KERNEL,
     &conv3x3_real_backward::KERNEL,

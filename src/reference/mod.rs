@@ -11,7 +11,9 @@ use crate::kernels::neuron::Neuron;
 use crate::recording::{Constant, Recording, TensorId};
 
 pub mod attention_kv;
+pub mod attention_kv_backward;
 pub mod attention_q_kv;
+pub mod attention_q_kv_backward;
 pub mod attention_qk_v;
 pub mod bn_fold;
 pub mod conv3x3_real;

@@ -8,7 +8,9 @@ mod common;
 
 mod attention;
 mod attention_kv;
+mod attention_kv_backward;
 mod attention_q_kv;
+mod attention_q_kv_backward;
 mod attention_qk_v;
 mod conv3x3_real;
 mod conv3x3_real_backward;
