@@ -24,7 +24,7 @@ pub static KERNEL: Kernel = Kernel {
 backward_op! {
     /// The gradient of the weights, in splits of the rows.
     LinearSpikeWeights(WeightsBackward),
-    |op, recording| op.dispatch(&KERNEL, recording, |inputs| words(inputs), 2),
+    |op, recording| op.dispatch(&KERNEL, recording, words, 2),
     twin::weights
 }
 

@@ -10,6 +10,7 @@ pub mod attention_kv_backward;
 pub mod attention_q_kv;
 pub mod attention_q_kv_backward;
 pub mod attention_qk_v;
+pub mod attention_qk_v_backward;
 pub mod conv3x3_real;
 pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
@@ -67,6 +68,7 @@ pub const KERNELS: &[&Kernel] = &[
     &attention_q_kv::KERNEL,
     &attention_q_kv_backward::KERNEL,
     &attention_qk_v::KERNEL,
+    &attention_qk_v_backward::KERNEL,
     &conv3x3_real::KERNEL,
     &conv3x3_real_backward::KERNEL,
     &conv3x3_spike::KERNEL,

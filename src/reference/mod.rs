@@ -15,6 +15,7 @@ pub mod attention_kv_backward;
 pub mod attention_q_kv;
 pub mod attention_q_kv_backward;
 pub mod attention_qk_v;
+pub mod attention_qk_v_backward;
 pub mod bn_fold;
 pub mod conv3x3_real;
 pub mod conv3x3_real_backward;

@@ -12,6 +12,7 @@ mod attention_kv_backward;
 mod attention_q_kv;
 mod attention_q_kv_backward;
 mod attention_qk_v;
+mod attention_qk_v_backward;
 mod conv3x3_real;
 mod conv3x3_real_backward;
 mod conv3x3_spike;
