@@ -234,6 +234,15 @@ fn the_rule_for_shader_files_bites() {
 /// The shaders whose sums are additions of selected values.
 const ADDITION_ONLY: &[&str] = &["attention_kv", "attention_q_kv", "attention_qk_v", "conv3x3_spike", "linear_spike"];
 
+/// Entry points that only add, of shaders whose others are products of two real factors.
+const ADDITION_ONLY_ENTRIES: &[(&str, &[&str])] = &[
+    ("attention_kv_backward", &["keys"]),
+    ("attention_q_kv_backward", &["kv"]),
+    ("attention_qk_v_backward", &["keys"]),
+    ("conv3x3_spike_backward", &["weights", "combine"]),
+    ("linear_spike_backward", &["weights", "combine"]),
+];
+
 /// Where a floating-point product is allowed: a callee, the only callers it may have, and why. Everything else that an entry
 /// point reaches, inside a loop or not, must do without.
 const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
@@ -342,8 +351,16 @@ impl Walk<'_> {
 
 /// Every floating-point product that an entry point of the module reaches outside the exceptions.
 fn products(kernel: &Kernel, source: &str) -> Vec<String> {
+    products_of(kernel, source, kernel.entries)
+}
+
+/// The same, of some of its entry points.
+fn products_of(kernel: &Kernel, source: &str, entries: &[&str]) -> Vec<String> {
     let mut found = BTreeSet::new();
     forms(kernel, source, |_, entry, _, module, info| {
+        if !entries.contains(&entry) {
+            return;
+        }
         let i = module.entry_points.iter().position(|e| e.name == entry).unwrap();
         let mut walk = Walk { module, info, found: Vec::new() };
         walk.function(&module.entry_points[i].function, info.get_entry_point(i), entry, 0);
@@ -361,6 +378,33 @@ fn attention_and_spike_products_only_add() {
     for stem in ADDITION_ONLY {
         let found = products(kernel(stem), &kernel(stem).source());
         assert!(found.is_empty(), "{stem} multiplies: {found:#?}");
+    }
+}
+
+#[test]
+fn gradients_by_spikes_only_add() {
+    for (stem, entries) in ADDITION_ONLY_ENTRIES {
+        let kernel = kernel(stem);
+        let found = products_of(kernel, &kernel.source(), entries);
+        assert!(found.is_empty(), "{stem} multiplies: {found:#?}");
+        // The others multiply, and the check sees it.
+        for entry in kernel.entries.iter().filter(|e| !entries.contains(e)) {
+            assert!(!products_of(kernel, &kernel.source(), &[entry]).is_empty(), "{stem} {entry} only adds");
+        }
+    }
+    let replacements = [
+        ("attention_kv_backward", "s0 += term(m, v0, j);"),
+        ("attention_q_kv_backward", "m3 += selected(g, spikes, 3u);"),
+        ("attention_qk_v_backward", "s0 += term(x, b0, c);"),
+        ("conv3x3_spike_backward", "s7 += selected(g, spikes, 7u);"),
+        ("linear_spike_backward", "sum += partials_in[split * product.weights_len + at];"),
+    ];
+    for ((stem, entries), (same, from)) in ADDITION_ONLY_ENTRIES.iter().zip(replacements) {
+        assert_eq!(*stem, same);
+        let source = kernel(stem).source();
+        assert_eq!(source.matches(from).count(), 1, "{stem}: {from}");
+        let multiplied = source.replace(from, &from.replace("+= ", "+= 0.5 * "));
+        assert!(!products_of(kernel(stem), &multiplied, entries).is_empty(), "{stem}: not found");
     }
 }
 

@@ -8,6 +8,7 @@ struct Attention {
     head_dim: u32,    // d
     words: u32,       // of a packed token: ceil(D / 32)
     real_stride: u32, // floats of a K or O token of this window
+    all_stride: u32,  // floats of a real token of all heads
 }
 
 struct Slice {

@@ -3,7 +3,7 @@
 
 use super::{dim, uniform};
 use crate::recording::{Recording, TensorId};
-use crate::tensor::{Shape, words};
+use crate::tensor::{Shape, vectors, words};
 
 uniform! {
     /// The uniform of the attention kernels.
@@ -22,6 +22,8 @@ uniform! {
         words: u32,
         /// Floats of a K or O token of this window.
         real_stride: u32,
+        /// Floats of a real token of all heads.
+        all_stride: u32,
     }
 }
 
@@ -62,9 +64,9 @@ pub fn kv_shape(of: Shape, heads: Heads) -> Shape {
     Shape { height: heads.count, width: side(heads.dim) * side(heads.dim), channels: 1024, ..of }
 }
 
-/// The uniform of a window of heads whose packed tensors look like `packed` and whose real one is `real`.
-pub(super) fn uniform_of(recording: &Recording, packed: TensorId, real: TensorId, heads: Heads) -> Attention {
-    let shape = recording.get(packed).shape;
+/// The uniform of a window of heads whose tensors of all heads look like `all` and whose real one is `real`.
+pub(super) fn uniform_of(recording: &Recording, all: TensorId, real: TensorId, heads: Heads) -> Attention {
+    let shape = recording.get(all).shape;
     Attention {
         tokens: dim(shape.tokens()),
         images: dim(shape.steps * shape.batch),
@@ -73,5 +75,6 @@ pub(super) fn uniform_of(recording: &Recording, packed: TensorId, real: TensorId
         head_dim: dim(heads.dim),
         words: dim(words(shape.channels)),
         real_stride: dim(recording.get(real).row()),
+        all_stride: dim(4 * vectors(shape.channels)),
     }
 }

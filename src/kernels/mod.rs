@@ -6,20 +6,26 @@ use crate::reference::HostTensors;
 
 pub mod attention;
 pub mod attention_kv;
+pub mod attention_kv_backward;
 pub mod attention_q_kv;
+pub mod attention_q_kv_backward;
 pub mod attention_qk_v;
+pub mod attention_qk_v_backward;
 pub mod bn_apply;
 pub mod bn_backward;
 pub mod bn_statistics;
 pub mod channel_sums;
 pub mod conv3x3_real;
+pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
+pub mod conv3x3_spike_backward;
 pub mod cross_entropy;
 pub mod head;
 pub mod head_backward;
 pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
+pub mod linear_spike_backward;
 pub mod maxpool_backward;
 pub mod maxpool_real;
 pub mod maxpool_real_backward;
@@ -27,6 +33,7 @@ pub mod maxpool_spike;
 pub mod maxpool_spike_backward;
 pub mod neuron;
 pub mod product;
+pub mod product_backward;
 pub mod residual_add;
 pub mod spike_count;
 pub mod spike_gap;
@@ -58,24 +65,35 @@ impl Kernel {
     pub fn source(&self) -> String {
         self.sources.join("\n")
     }
+
+    /// The number of the binding `name`; past the last if there is none, which no layout accepts.
+    pub(crate) fn slot(&self, name: &str) -> u32 {
+        dim(self.bindings.iter().position(|b| b.0 == name).unwrap_or(usize::MAX))
+    }
 }
 
 /// Every kernel there is.
 pub const KERNELS: &[&Kernel] = &[
     &attention_kv::KERNEL,
+    &attention_kv_backward::KERNEL,
     &attention_q_kv::KERNEL,
+    &attention_q_kv_backward::KERNEL,
     &attention_qk_v::KERNEL,
     &bn_apply::KERNEL,
     &bn_backward::KERNEL,
     &bn_statistics::KERNEL,
+    &attention_qk_v_backward::KERNEL,
     &conv3x3_real::KERNEL,
+    &conv3x3_real_backward::KERNEL,
     &conv3x3_spike::KERNEL,
     &cross_entropy::KERNEL,
+    &conv3x3_spike_backward::KERNEL,
     &head::KERNEL,
     &head_backward::KERNEL,
     &lif::KERNEL,
     &lif_backward::KERNEL,
     &linear_spike::KERNEL,
+    &linear_spike_backward::KERNEL,
     &maxpool_real::KERNEL,
     &maxpool_real_backward::KERNEL,
     &maxpool_spike::KERNEL,

@@ -210,6 +210,13 @@ pub fn real(r: &mut Recording, data: &[f32], shape: Shape) -> TensorId {
     r.constant_as(&Arc::new(Constant { name: "real".to_owned(), data }), Element::Real, shape)
 }
 
+/// Adds a real tensor, given without padding, whose padding holds `pad`: for ops that must not read it.
+pub fn real_padded_with(r: &mut Recording, data: &[f32], shape: Shape, pad: f32) -> TensorId {
+    let mut data = padded(data, shape.channels);
+    data.chunks_exact_mut(4 * vectors(shape.channels)).for_each(|row| row[shape.channels..].fill(pad));
+    r.constant_as(&Arc::new(Constant { name: "real".to_owned(), data }), Element::Real, shape)
+}
+
 /// Adds packed or ternary spikes.
 pub fn packed(r: &mut Recording, data: &[u32], element: Element, shape: Shape) -> TensorId {
     r.constant_as(&Arc::new(Constant::packed("spikes", data.to_vec())), element, shape)

@@ -1,0 +1,43 @@
+//! `conv3x3_spike_backward`: the gradients of the weights and of the input of `conv3x3_spike`.
+
+use super::Kernel;
+use super::product_backward::{self, CombineBackward, InputBackward, ProductBackward, WeightsBackward, backward_op};
+use crate::reference::conv3x3_spike_backward as twin;
+use crate::tensor::words;
+
+/// The kernel.
+pub static KERNEL: Kernel = Kernel {
+    stem: "conv3x3_spike_backward",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike_backward.wgsl"),
+        include_str!("../../shaders/lib/product_backward.wgsl"),
+        include_str!("../../shaders/lib/spike_gradient.wgsl"),
+        include_str!("../../shaders/lib/dense_product.wgsl"),
+    ],
+    entries: product_backward::ENTRIES,
+    bindings: product_backward::BINDINGS,
+    uniform: ProductBackward::LAYOUT,
+    uniform_size: size_of::<ProductBackward>(),
+    constants: product_backward::constants,
+};
+
+backward_op! {
+    /// The gradient of the weights, in splits of the rows.
+    Conv3x3SpikeWeights(WeightsBackward),
+    |op, recording| op.dispatch(&KERNEL, recording, |inputs| 9 * words(inputs), 2),
+    twin::weights
+}
+
+backward_op! {
+    /// The sum of the splits.
+    Conv3x3SpikeCombine(CombineBackward),
+    |op, recording| op.dispatch(&KERNEL, recording),
+    twin::combine
+}
+
+backward_op! {
+    /// The gradient of the input.
+    Conv3x3SpikeInput(InputBackward),
+    |op, recording| op.dispatch(&KERNEL, recording),
+    twin::input
+}

@@ -1,0 +1,152 @@
+//! The twin of `shaders/lib/product_backward.wgsl` and what goes with it: for every spike, one row of the gradient is added to
+//! one row of the weights' gradient; the input's gradient is a plain product.
+
+use super::{HostTensors, Real, parallel};
+use crate::kernels::product_backward::{CombineBackward, InputBackward, WeightsBackward, split_rows};
+use crate::tensor::{Shape, vectors, words};
+
+/// The gradient of a product's output, or a window of its channels.
+#[derive(Clone, Copy)]
+pub struct Gradient<'a, F> {
+    /// `[T·B·H·W][row]`.
+    pub values: &'a [F],
+    /// Floats of a row.
+    pub row: usize,
+    /// The window's first channel.
+    pub first_channel: usize,
+    /// The window's channels.
+    pub channels_out: usize,
+}
+
+impl<F: Real> Gradient<'_, F> {
+    /// Channels of `o_tile` at a row, zeros past the window's end.
+    pub(super) fn tile(&self, row: usize, o_tile: usize) -> [F; 32] {
+        let n = (self.channels_out - o_tile * 32).min(32);
+        let at = row * self.row + self.first_channel + o_tile * 32;
+        let mut tile = [F::default(); 32];
+        tile[..n].copy_from_slice(&self.values[at..at + n]);
+        tile
+    }
+}
+
+/// The row beside `row` at one of 9 taps, if it lies inside the grid; `row` itself where there is one tap.
+pub(super) fn neighbour(shape: Shape, taps: usize, row: usize, tap: usize) -> Option<usize> {
+    let Shape { height, width, .. } = shape;
+    if taps == 1 {
+        return Some(row);
+    }
+    let (y, x) = (row / width % height + tap / 3, row % width + tap % 3);
+    let inside = y > 0 && x > 0 && y <= height && x <= width;
+    inside.then(|| row + tap / 3 * width + tap % 3 - width - 1)
+}
+
+/// `g_W[o, i, tap] = Σ g[row, o] s[row + tap, i]` in `splits` sums, `out` `[splits]` times packed as the forward weights
+/// (`shape` is the spikes').
+pub fn weights<F: Real>(g: Gradient<F>, spikes: &[u32], shape: Shape, taps: usize, splits: usize, out: &mut [F]) {
+    let (rows, words_in) = (shape.steps * shape.rows(), words(shape.channels));
+    let part = split_rows(rows, splits);
+    let of_split = g.channels_out.div_ceil(32) * taps * words_in;
+    parallel::for_each(out.chunks_mut(1024).enumerate().collect(), |(chunk, out)| {
+        let (split, chunk) = (chunk / of_split, chunk % of_split);
+        let (o_tile, tap, word) = (chunk / words_in / taps, chunk / words_in % taps, chunk % words_in);
+        out.fill(F::default());
+        for row in split * part..rows.min((split + 1) * part) {
+            let mut left = neighbour(shape, taps, row, tap).map_or(0, |from| spikes[from * words_in + word]);
+            if left == 0 {
+                continue;
+            }
+            let g = g.tile(row, o_tile);
+            while left != 0 {
+                let i = left.trailing_zeros() as usize;
+                out[i * 32..][..32].iter_mut().zip(&g).for_each(|(w, &g)| *w = *w + g);
+                left &= left - 1;
+            }
+        }
+    });
+}
+
+/// The sum of the splits, in order.
+pub fn combine<F: Real>(partials: &[F], out: &mut [F]) {
+    out.fill(F::default());
+    for split in partials.chunks_exact(out.len().max(1)) {
+        out.iter_mut().zip(split).for_each(|(w, &p)| *w = *w + p);
+    }
+}
+
+/// The rows one task works through: a transposed tile of weights serves them all.
+const BLOCK: usize = 32;
+
+/// `g_s[row, i] = Σ_{o, tap} W[o, i, tap] g[row - tap, o]` into rows of 4⌈channels/4⌉ floats, for the `shape.channels` inputs
+/// from `first_input` on, a multiple of 32, of `channels_in` in all; added to what is there if `accumulate`.
+#[allow(clippy::too_many_arguments)] // The window of outputs is in `g`, that of inputs is not worth a struct.
+pub fn input<F: Real>(
+    g: Gradient<F>,
+    weights: &[F],
+    shape: Shape,
+    taps: usize,
+    channels_in: usize,
+    first_input: usize,
+    accumulate: bool,
+    out: &mut [F],
+) {
+    let (row_out, words_in, words_out) = (4 * vectors(shape.channels), words(channels_in), words(shape.channels));
+    parallel::for_each(out.chunks_mut(BLOCK * row_out).enumerate().collect(), |(block, out)| {
+        let mut sums = vec![[F::default(); 32]; BLOCK * words_out];
+        let mut transposed = [[F::default(); 32]; 32];
+        for chunk in 0..g.channels_out.div_ceil(32) * taps * words_out {
+            let (o_tile, tap, word) = (chunk / words_out / taps, chunk / words_out % taps, chunk % words_out);
+            let at = ((o_tile * taps + tap) * words_in + first_input / 32 + word) * 1024;
+            for (i, row) in weights[at..at + 1024].chunks_exact(32).enumerate() {
+                row.iter().enumerate().for_each(|(o, &w)| transposed[o][i] = w);
+            }
+            for r in 0..out.len() / row_out {
+                // An output sees its input at the opposite tap.
+                if let Some(from) = neighbour(shape, taps, block * BLOCK + r, taps - 1 - tap) {
+                    let sum = &mut sums[r * words_out + word];
+                    for (&g, w) in g.tile(from, o_tile).iter().zip(&transposed) {
+                        sum.iter_mut().zip(w).for_each(|(s, &w)| *s = *s + g * w);
+                    }
+                }
+            }
+        }
+        for (out, sums) in out.chunks_exact_mut(row_out).zip(sums.chunks_exact(words_out)) {
+            for (out, &sum) in out.iter_mut().zip(sums.as_flattened()) {
+                *out = if accumulate { sum + *out } else { sum };
+            }
+        }
+    });
+}
+
+pub(super) fn gradient<'h>(
+    host: &'h HostTensors,
+    id: crate::recording::TensorId,
+    first: usize,
+    n: usize,
+) -> Gradient<'h, f32> {
+    Gradient { values: host.real(id), row: host.recording.get(id).row(), first_channel: first, channels_out: n }
+}
+
+/// Runs a recorded op on the host.
+pub(super) fn run_weights(op: &WeightsBackward, taps: usize, host: &mut HostTensors) {
+    let shape = host.recording.get(op.input).shape;
+    let mut out = host.take_real(op.out);
+    let g = gradient(host, op.gradient, op.first_channel, op.channels_out);
+    weights(g, host.packed(op.input), shape, taps, op.splits, &mut out);
+    host.put_real(op.out, out);
+}
+
+/// Runs a recorded op on the host.
+pub(super) fn run_combine(op: &CombineBackward, host: &mut HostTensors) {
+    let mut out = host.take_real(op.out);
+    combine(host.real(op.partials), &mut out);
+    host.put_real(op.out, out);
+}
+
+/// Runs a recorded op on the host.
+pub(super) fn run_input(op: &InputBackward, taps: usize, host: &mut HostTensors) {
+    let shape = host.recording.get(op.out).shape;
+    let mut out = host.take_real(op.out);
+    let g = gradient(host, op.gradient, op.first_channel, op.channels_out);
+    input(g, host.real(op.weights), shape, taps, op.channels_in, op.first_input, op.accumulate, &mut out);
+    host.put_real(op.out, out);
+}
