@@ -19,5 +19,6 @@ pub mod reference;
 pub mod session;
 pub mod tensor;
 pub mod tensor_file;
+pub mod train;
 
 pub use error::{Error, Result};

@@ -109,3 +109,11 @@ pub fn pack_weights(weights: &[f32], out: std::ops::Range<usize>, inputs: usize)
     }
     packed
 }
+
+/// The inverse of [`pack_weights`] for all of `outputs` channels: `[O][I][9]`.
+pub fn unpack_weights(packed: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
+    let chunks = (9 * inputs).div_ceil(32);
+    let at = |o: usize, i: usize, tap: usize| packed[(o / 32 * chunks * 32 + tap * inputs + i) * 32 + o % 32];
+    let all = (0..outputs).flat_map(|o| (0..inputs).flat_map(move |i| (0..9).map(move |tap| (o, i, tap))));
+    all.map(|(o, i, tap)| at(o, i, tap)).collect()
+}

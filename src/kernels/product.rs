@@ -190,6 +190,17 @@ pub fn pack_weights(weights: &[f32], out: std::ops::Range<usize>, inputs: usize,
     packed
 }
 
+/// The inverse of [`pack_weights`] for all of `outputs` channels: `[O][I][taps]`.
+pub fn unpack_weights(packed: &[f32], outputs: usize, inputs: usize, taps: usize) -> Vec<f32> {
+    let words_in = words(inputs);
+    let at = |o: usize, i: usize, tap: usize| {
+        let chunk = (o / 32 * taps + tap) * words_in + i / 32;
+        packed[(chunk * 32 + i % 32) * 32 + o % 32]
+    };
+    let all = (0..outputs).flat_map(|o| (0..inputs).flat_map(move |i| (0..taps).map(move |tap| (o, i, tap))));
+    all.map(|(o, i, tap)| at(o, i, tap)).collect()
+}
+
 /// Per-channel scale and shift of the output channels `out` as the kernels read them: `[O/4][4 scales, 4 shifts]`, O padded
 /// to a multiple of 32 with zeros.
 pub fn pack_scale_shift(scale: &[f32], shift: &[f32], out: std::ops::Range<usize>) -> Vec<f32> {
