@@ -33,6 +33,15 @@ pub fn devices() -> Vec<Device> {
 /// The reference fixtures that the repository holds, and those of the folder `SPIKESHADE_FIXTURES`, if it is set. Fixtures of
 /// a training step have batch statistics and are left out.
 pub fn fixtures() -> Vec<PathBuf> {
+    ending_in(&["_eval.safetensors", "_evalgrad.safetensors"])
+}
+
+/// Of the same folders, the fixtures with gradients, of training steps too.
+pub fn gradient_fixtures() -> Vec<PathBuf> {
+    ending_in(&["_evalgrad.safetensors", "_traingrad.safetensors"])
+}
+
+fn ending_in(ends: &[&str]) -> Vec<PathBuf> {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let folders = [Some(own), std::env::var_os("SPIKESHADE_FIXTURES").map(PathBuf::from)];
     let mut paths: Vec<PathBuf> = folders
@@ -41,7 +50,7 @@ pub fn fixtures() -> Vec<PathBuf> {
         .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()))
         .filter(|p| {
             let name = p.file_name().unwrap().to_string_lossy();
-            name.ends_with("_eval.safetensors") || name.ends_with("_evalgrad.safetensors")
+            ends.iter().any(|end| name.ends_with(end))
         })
         .collect();
     paths.sort();
