@@ -107,11 +107,11 @@ impl Forward {
     }
 }
 
-fn plural(n: usize, thing: &str) -> String {
+pub(super) fn plural(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
-fn in_file(tensor: OutputTensor) -> (String, Vec<usize>, Data) {
+pub(super) fn in_file(tensor: OutputTensor) -> (String, Vec<usize>, Data) {
     let s = tensor.shape;
     let data = match tensor.channel_first() {
         Values::Real(v) => Data::F32(v),
@@ -122,7 +122,7 @@ fn in_file(tensor: OutputTensor) -> (String, Vec<usize>, Data) {
 }
 
 /// The tensor `x`, checked against the model.
-fn read_input(path: &Path, config: &Config) -> Result<Input> {
+pub(super) fn read_input(path: &Path, config: &Config) -> Result<Input> {
     let file: TensorFile = tensor_file::read(path)?;
     let at = path.display();
     if !file.contains("x") {

@@ -8,6 +8,7 @@ mod convert;
 mod devices;
 mod eval;
 mod forward;
+mod grad;
 mod init;
 mod inspect;
 
@@ -57,6 +58,7 @@ enum Command {
     Classify(classify::Classify),
     Eval(eval::Eval),
     Forward(forward::Forward),
+    Grad(grad::Grad),
     Convert(convert::Convert),
     Init(init::Init),
     Inspect(inspect::Inspect),
@@ -177,6 +179,7 @@ pub fn main() -> ExitCode {
             Command::Classify(c) => c.run(common),
             Command::Eval(c) => c.run(common),
             Command::Forward(c) => c.run(common),
+        Command::Grad(c) => c.run(common),
             Command::Convert(c) => c.run(common),
             Command::Init(c) => c.run(common),
             Command::Inspect(c) => c.run(common),
