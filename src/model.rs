@@ -61,10 +61,12 @@ impl Model {
     /// Folds and packs a checkpoint's parameters.
     ///
     /// # Errors
-    /// [`Error::Config`] or [`Error::Checkpoint`] if the checkpoint is not consistent; a loaded one is.
+    /// [`Error::Config`] for an invalid configuration; [`Error::Checkpoint`] naming the tensors that are missing or do not
+    /// fit it. A loaded checkpoint has neither.
     pub fn new(checkpoint: &Checkpoint) -> Result<Model> {
         let config = checkpoint.config.clone();
         config.validate()?;
+        checkpoint.fitting(&config.parameters(), "the model's checkpoint")?;
         let p = Parameters(checkpoint);
         let neuron = Neuron {
             v_threshold: config.v_threshold,

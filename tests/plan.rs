@@ -365,3 +365,19 @@ fn a_lost_device_is_an_error_and_no_panic() {
         assert_eq!(run(&mut plan(&again[i], &model, 2, Options::default()), &input), expected);
     }
 }
+
+#[test]
+fn a_model_refuses_tensors_that_do_not_fit() {
+    let good = Checkpoint::built_in().unwrap();
+    for p in good.config.parameters() {
+        let refused = |change: &dyn Fn(&mut Checkpoint)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            let error = Model::new(&bad).err().unwrap();
+            assert!(matches!(&error, Error::Checkpoint(why) if why.contains(&p.name)), "{error}");
+        };
+        refused(&|c| drop(c.tensors.remove(&p.name)));
+        refused(&|c| drop(c.tensors.get_mut(&p.name).unwrap().data.pop()));
+        refused(&|c| c.tensors.get_mut(&p.name).unwrap().shape.push(2));
+    }
+}
