@@ -377,7 +377,34 @@ fn a_model_refuses_tensors_that_do_not_fit() {
             assert!(matches!(&error, Error::Checkpoint(why) if why.contains(&p.name)), "{error}");
         };
         refused(&|c| drop(c.tensors.remove(&p.name)));
-        refused(&|c| drop(c.tensors.get_mut(&p.name).unwrap().data.pop()));
+        refused(&|c| c.tensors.get_mut(&p.name).unwrap().data.push(0.0));
         refused(&|c| c.tensors.get_mut(&p.name).unwrap().shape.push(2));
+    }
+}
+
+#[test]
+fn a_run_does_not_keep_the_thread_that_polls_it() {
+    let model = model();
+    let input = pixels(&images(8));
+    for context in common::contexts(Limits::default()) {
+        let mut plan = plan(&context, &model, 8, Options::default());
+        let expected = run(&mut plan, &input);
+        let mut waited = false;
+        for _ in 0..20 {
+            let mut running = std::pin::pin!(plan.run(&input));
+            let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            match running.as_mut().poll(nobody) {
+                std::task::Poll::Ready(outputs) => assert_eq!(outputs.unwrap(), expected),
+                std::task::Poll::Pending => {
+                    waited = true;
+                    assert_eq!(pollster::block_on(running).unwrap(), expected);
+                }
+            }
+        }
+        assert!(waited, "{}", context.name());
+        // One that is dropped half-way leaves the plan usable.
+        let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = std::pin::pin!(plan.run(&input)).poll(nobody);
+        assert_eq!(run(&mut plan, &input), expected, "{}", context.name());
     }
 }

@@ -43,7 +43,7 @@ impl Drop for Buffer {
 }
 
 /// Locks whatever a panicked thread may have left: every value here is valid between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
