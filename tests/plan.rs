@@ -408,3 +408,52 @@ fn a_run_does_not_keep_the_thread_that_polls_it() {
         assert_eq!(run(&mut plan, &input), expected, "{}", context.name());
     }
 }
+
+#[test]
+fn timed_runs_give_the_same_and_a_time_for_each_op() {
+    let model = model();
+    let input = pixels(&images(2));
+    // More dispatches than one set of timestamps holds: x, 2x, 3x and so on.
+    let many = || {
+        let mut r = Recording::default();
+        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
+        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.0, 2.0, 3.0, 4.0] }));
+        let mut sum = x;
+        for i in 0..2500 {
+            let out = r.tensor("sum", Element::Real, shape);
+            r.push(ResidualAddOp { layer: format!("add {i}"), input: sum, residual: x, out });
+            sum = out;
+        }
+        r.output("sum", &[sum]);
+        r
+    };
+    let mut timed = 0;
+    for context in common::contexts(Limits::default()) {
+        let options = Options { count: true, ..Options::default() };
+        let model = plan(&context, &model, 2, options);
+        let many = pollster::block_on(Plan::new(&context, many())).unwrap();
+        for (mut plan, input) in [(model, &input[..]), (many, &[])] {
+            let what = format!("{} ops on {}", plan.recording().ops().count(), context.name());
+            let expected = run(&mut plan, input);
+            let allocated = context.allocated();
+            let run_timed = |plan: &mut Plan| pollster::block_on(plan.run_timed(input));
+            if !context.has_timestamps() {
+                assert!(matches!(run_timed(&mut plan), Err(Error::Gpu(_))), "{what}");
+                continue;
+            }
+            for _ in 0..2 {
+                let (outputs, times) = run_timed(&mut plan).unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(outputs, expected, "{what}");
+                let named: Vec<_> = times.iter().map(|t| (t.kernel, t.layer.as_str())).collect();
+                let ops: Vec<_> = plan.recording().ops().map(|op| (op.kernel().stem, op.layer())).collect();
+                assert_eq!(named, ops, "{what}");
+                assert!(times.iter().all(|t| t.time.as_secs() < 60), "{what}: {times:?}");
+                assert!(times.iter().any(|t| !t.time.is_zero()), "{what}");
+            }
+            assert_eq!(run(&mut plan, input), expected, "{what}");
+            assert_eq!(context.allocated(), allocated, "{what}");
+            timed += 1;
+        }
+    }
+    assert!(timed > 0, "no adapter has timestamps");
+}
