@@ -13,11 +13,12 @@ use spikeshade::config::Config;
 use spikeshade::gpu::{Context, Limits, MemoryPlan, Plan};
 use spikeshade::kernels::attention::Order;
 use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::kernels::{Dispatch, Kernel, Op};
 use spikeshade::layers::Options;
 use spikeshade::model::{InputShape, Model};
 use spikeshade::outputs::Outputs;
-use spikeshade::recording::{Constant, Recording};
-use spikeshade::reference::Executor;
+use spikeshade::recording::{Access, Constant, Recording};
+use spikeshade::reference::{Executor, HostTensors};
 use spikeshade::session::{Device, Input, Output, Session};
 use spikeshade::tensor::{Element, Shape};
 use spikeshade::tensor_file;
@@ -456,4 +457,70 @@ fn timed_runs_give_the_same_and_a_time_for_each_op() {
         }
     }
     assert!(timed > 0, "no adapter has timestamps");
+}
+
+/// `residual_add` in a text that no device takes.
+struct Broken(ResidualAddOp);
+
+static BROKEN: Kernel = Kernel {
+    stem: "residual_add",
+    sources: &["fn main() { nothing }"],
+    entries: &["main"],
+    bindings: &[("x", Access::Read), ("residual", Access::Read), ("real_out", Access::Write)],
+    uniform: ("ResidualAdd", &[]),
+    uniform_size: 4,
+    constants: || vec![vec![]],
+};
+
+impl Op for Broken {
+    fn kernel(&self) -> &'static Kernel {
+        &BROKEN
+    }
+
+    fn layer(&self) -> &str {
+        self.0.layer()
+    }
+
+    fn dispatch(&self, recording: &Recording) -> Dispatch {
+        Dispatch { kernel: &BROKEN, ..self.0.dispatch(recording) }
+    }
+
+    fn reference(&self, host: &mut HostTensors) {
+        self.0.reference(host);
+    }
+}
+
+#[test]
+fn what_failed_is_not_kept() {
+    let x = Arc::new(Constant { name: "x".to_owned(), data: vec![0.5; 4] });
+    let nothing = Arc::new(Constant { name: "nothing".to_owned(), data: vec![] });
+    let add = |with: &Arc<Constant>, broken: bool| {
+        let mut r = Recording::default();
+        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
+        let (input, residual) = (r.constant(&x), r.constant(with));
+        let out = r.tensor("the sum", Element::Real, shape);
+        let op = ResidualAddOp { layer: "add".to_owned(), input, residual, out };
+        if broken {
+            r.push(Broken(op))
+        } else {
+            r.push(op)
+        }
+        r.output("sum", &[out]);
+        r
+    };
+    for context in common::contexts(Limits::default()) {
+        let name = context.name();
+        let plan = |recording| pollster::block_on(Plan::new(&context, recording));
+        let error = plan(add(&x, true)).err().unwrap();
+        assert!(matches!(&error, Error::Gpu(why) if why.contains("add: residual_add")), "{error}");
+        let error = plan(add(&nothing, false)).err().unwrap();
+        assert!(matches!(&error, Error::Gpu(_)), "{error}");
+        assert_eq!(context.allocated(), 0, "{name}");
+        let mut good = plan(add(&x, false)).unwrap();
+        assert_eq!(run(&mut good, &[]), Executor::new(add(&x, false)).run(&[]).unwrap(), "{name}");
+        // A parameter that another plan uses stays.
+        let allocated = context.allocated();
+        assert!(plan(add(&nothing, false)).is_err());
+        assert_eq!(context.allocated(), allocated, "{name}");
+    }
 }

@@ -58,7 +58,7 @@ impl Plan {
         let mut pipelines = Vec::new();
         for (layer, d) in &dispatches {
             // One scope each: the browser reports an invalid shader only through its scope, and silently goes on.
-            pipelines.push(context.scoped(&format!("{layer}: {}", d.kernel.stem), || context.pipeline(d)).await?);
+            pipelines.push(context.pipeline(layer, d).await?);
         }
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let made = context.scoped("allocating the plan's buffers", || {
@@ -123,7 +123,8 @@ impl Plan {
             let constants: Vec<Arc<Buffer>> = constants.into_iter().flatten().collect();
             (buffers, constants, uniforms, steps, readback)
         });
-        let (buffers, constants, uniforms, steps, readback) = made.await?;
+        let made = made.await.inspect_err(|_| context.release_unused_constants());
+        let (buffers, constants, uniforms, steps, readback) = made?;
         drop(dispatches);
         Ok(Plan {
             context: context.clone(),
