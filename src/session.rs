@@ -154,18 +154,20 @@ impl Session {
             (of_input, asked) => of_input.or(asked).unwrap_or(config.timesteps),
         };
         let image = config.in_chans * config.img_size * config.img_size;
-        let images = input.timesteps.unwrap_or(1) * input.batch;
+        let images = input.timesteps.unwrap_or(1).saturating_mul(input.batch);
+        let values = images.checked_mul(image).ok_or_else(|| {
+            Error::Input(format!("a batch of {} images is too large; use a smaller batch", input.batch))
+        })?;
         if input.batch == 0 {
             return Err(Error::Input("the batch is empty; give at least one image".to_owned()));
         }
-        if input.data.len() != images * image {
+        if input.data.len() != values {
             return Err(Error::Input(format!(
-                "the input has {} values; {images} images of {} channels and {} × {} pixels have {}",
+                "the input has {} values; {images} images of {} channels and {} × {} pixels have {values}",
                 input.data.len(),
                 config.in_chans,
                 config.img_size,
                 config.img_size,
-                images * image
             )));
         }
         if let Some(i) = input.data.iter().position(|x| !x.is_finite()) {
@@ -266,8 +268,8 @@ pub fn part_that_fits(
 ) -> Result<(usize, MemoryPlan)> {
     let mut batch = whole.batch;
     loop {
-        let recording = model.record(InputShape { batch, ..whole }, options, limits)?;
-        match MemoryPlan::new(&recording, limits) {
+        let recording = model.record(InputShape { batch, ..whole }, options, limits);
+        match recording.and_then(|recording| MemoryPlan::new(&recording, limits)) {
             Ok(plan) if batch <= 1 || plan.total() - plan.parameters <= limits.memory => return Ok((batch, plan)),
             Err(e) if batch <= 1 => return Err(e),
             _ => batch = batch.div_ceil(2),

@@ -4,6 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
+use spikeshade::Error;
 use spikeshade::checkpoint::Checkpoint;
 use spikeshade::gpu::{Limits, MemoryPlan, Plan};
 use spikeshade::kernels::attention::Order;
@@ -84,4 +85,25 @@ fn a_batch_is_cut_until_it_fits() {
     }
     let nothing = Limits { binding: 1 << 10, ..limits };
     assert!(part_that_fits(&tiny, whole, Options::default(), nothing).is_err());
+}
+
+#[test]
+fn absurd_batches_are_refused_or_cut() {
+    for (name, model) in models() {
+        for batch in [1 << 40, 1 << 54, usize::MAX] {
+            let shape = InputShape { timesteps: 32, batch, sequence: true };
+            for limits in [Limits::default(), Device::Cpu.limits()] {
+                let error = model.record(shape, Options::default(), limits).err().unwrap();
+                assert!(matches!(&error, Error::Input(why) if why.contains("is too large")), "{name}: {error}");
+                let (part, memory) = part_that_fits(&model, shape, Options::default(), limits).unwrap();
+                assert!(part >= 1 && memory.total() < limits.memory, "{name}: {part} of {batch}, {memory:?}");
+            }
+            for timesteps in [None, Some(4), Some(usize::MAX)] {
+                let input = Input { batch, timesteps, data: vec![0.0; 4] };
+                let mut session = Session::new(model.clone(), Device::Cpu);
+                let error = session.run_blocking(&input, None, Options::default()).unwrap_err();
+                assert!(matches!(&error, Error::Input(_)), "{name}: {error}");
+            }
+        }
+    }
 }
