@@ -61,7 +61,7 @@ impl Attention {
         let granule = d / gcd(d, 32) * 32;
         let a_head = 4096 * (shape.steps * shape.batch * side(d) * side(d)) as u64;
         let most = match order {
-            Order::QKv => (r.most_bytes() / a_head) as usize * d,
+            Order::QKv => usize::try_from(r.most_bytes() / a_head).unwrap_or(usize::MAX).min(self.num_heads) * d,
             Order::QkV => usize::MAX,
         };
         r.real_within(&format!("{}.k", self.name), shape, granule, most)

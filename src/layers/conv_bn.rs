@@ -42,9 +42,10 @@ impl Tiled {
         })
     }
 
-    /// The most output channels whose part stays within `bytes`, a multiple of 32.
+    /// The most output channels whose part stays within `bytes`, a multiple of 32; no more than there are.
     pub(super) fn channels_within(&self, bytes: u64) -> usize {
-        (bytes / (4 * self.a_tile as u64)) as usize * 32
+        let tiles = usize::try_from(bytes / (4 * self.a_tile as u64)).unwrap_or(usize::MAX);
+        tiles.min(self.whole.data.len() / self.a_tile) * 32
     }
 }
 

@@ -72,7 +72,7 @@ impl Recorder {
     /// last.
     fn windows(&self, shape: Shape, granule: usize, most: usize) -> Vec<Range<usize>> {
         let a_channel = 4 * (shape.steps * shape.rows()).max(1) as u64;
-        let most = ((self.most_bytes() / a_channel) as usize).min(most);
+        let most = usize::try_from(self.most_bytes() / a_channel).unwrap_or(usize::MAX).min(most);
         if most >= shape.channels.next_multiple_of(4) {
             return std::iter::once(0..shape.channels).collect();
         }
