@@ -227,6 +227,30 @@ fn tight_limits_cut_the_work_and_change_no_bit() {
     }
 }
 
+#[test]
+fn where_no_kv_fits_attention_takes_the_other_order() {
+    let model = model();
+    let narrow = Limits { binding: 128 << 10, ..Limits::default() };
+    // Two heads of 16 channels fill a window; at 32 timesteps their Kᵀ V is 256 KiB an image.
+    let kernels = |order, timesteps, limits| {
+        let shape = InputShape { timesteps, batch: 1, sequence: false };
+        let recording = model.record(shape, Options { order, ..Options::default() }, limits).unwrap();
+        let fits = MemoryPlan::new(&recording, limits).is_ok();
+        (fits, recording.ops().any(|op| op.kernel().stem == "attention_kv"))
+    };
+    assert_eq!(kernels(None, 32, Limits::default()), (true, true));
+    assert_eq!(kernels(None, 16, narrow), (true, true));
+    assert_eq!(kernels(None, 32, narrow), (true, false));
+    assert_eq!(kernels(Some(Order::QKv), 32, narrow), (false, true));
+    let (input, options) = (images(3), Options::default());
+    let run = |device| Session::new(model.clone(), device).run_blocking(&input, Some(32), options).unwrap();
+    let expected = run(Device::Cpu);
+    for context in common::contexts(narrow) {
+        let name = context.name().to_owned();
+        same(&run(Device::Gpu(context)), &expected, &name);
+    }
+}
+
 /// Eight images give the same within each of `limits` as on the processor, which cuts nothing.
 fn tight(model: &Arc<Model>, options: Options, limits: &[Limits]) {
     let input = images(8);

@@ -19,7 +19,7 @@ pub mod patch_splitting;
 /// How a model is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
-    /// The attention's order; `None` takes the cheaper.
+    /// The attention's order; `None` takes the cheaper, or the one whose tensors the device holds.
     pub order: Option<Order>,
     /// Keep LIF and residual in the epilogue of the product before them. Without it every stage is an op of its own; the
     /// results are the same.
