@@ -269,6 +269,32 @@ fn tight(model: &Arc<Model>, options: Options, limits: &[Limits]) {
 }
 
 #[test]
+fn cuts_of_weights_go_with_their_plans() {
+    let limits = Limits { binding: 72 << 10, ..Limits::default() };
+    for context in common::contexts(limits) {
+        let (model, name) = (model(), context.name());
+        let (mut whole, mut cut) = (0, 0);
+        let mut seen = std::collections::HashSet::new();
+        let recording = model.record(shape(2), Options::default(), limits).unwrap();
+        for constant in recording.tensors().filter_map(|t| t.2).filter(|c| seen.insert(Arc::as_ptr(c))) {
+            // A cut's name ends in its channels.
+            let bytes = 4 * constant.data.len().next_multiple_of(4) as u64;
+            *if constant.name.contains("..") { &mut cut } else { &mut whole } += bytes;
+        }
+        assert!(cut > 0, "nothing was cut");
+        drop(recording);
+        let mut expected = None;
+        for _ in 0..2 {
+            let output = session(&model, &context, &images(2), Options::default()).unwrap();
+            assert_eq!(context.allocated(), whole, "{name}");
+            same(expected.get_or_insert(output.clone()), &output, name);
+        }
+        drop(model);
+        assert_eq!(context.allocated(), 0, "{name}");
+    }
+}
+
+#[test]
 fn fixtures_keep_their_bits_within_tight_limits() {
     let mut cuts = 0;
     for path in common::fixtures() {
