@@ -93,6 +93,8 @@ pub struct Session {
     model: Arc<Model>,
     device: Device,
     plans: HashMap<(InputShape, Options), Compiled>,
+    /// Beside each batch that was run how many of its images the device takes at once.
+    parts: HashMap<(InputShape, Options), usize>,
 }
 
 enum Compiled {
@@ -122,7 +124,7 @@ impl Output {
 impl Session {
     /// No plan is made yet.
     pub fn new(model: Arc<Model>, device: Device) -> Self {
-        Session { model, device, plans: HashMap::new() }
+        Session { model, device, plans: HashMap::new(), parts: HashMap::new() }
     }
 
     /// The model.
@@ -211,10 +213,10 @@ impl Session {
     }
 
     /// The largest part of the batch that the device takes at once.
-    fn part_that_fits(&self, whole: InputShape, options: Options) -> Result<usize> {
-        // A plan of the whole batch was made within the limits.
-        if self.plans.contains_key(&(whole, options)) {
-            return Ok(whole.batch);
+    fn part_that_fits(&mut self, whole: InputShape, options: Options) -> Result<usize> {
+        // To find it takes a recording for each size that is tried.
+        if let Some(&part) = self.parts.get(&(whole, options)) {
+            return Ok(part);
         }
         let (batch, memory) = part_that_fits(&self.model, whole, options, self.device.limits())?;
         if matches!(self.device, Device::Cpu) {
@@ -225,6 +227,7 @@ impl Session {
                 Error::Input(format!("an image of this model takes {gib} GiB of memory, more than there is; use a smaller `img_size` or T"))
             })?;
         }
+        self.parts.insert((whole, options), batch);
         Ok(batch)
     }
 

@@ -80,8 +80,10 @@ fn a_batch_is_cut_until_it_fits() {
         let name = context.name().to_owned();
         let mut session = Session::new(tiny.clone(), Device::Gpu(context));
         pollster::block_on(session.prepare(24, None, Options::default())).unwrap();
-        let output = session.run_blocking(&input, None, Options::default()).unwrap();
-        assert_eq!(output.logits, expected.logits, "{name}");
+        for count in [false, true, false] {
+            let output = session.run_blocking(&input, None, Options { count, ..Options::default() }).unwrap();
+            assert_eq!(output.logits, expected.logits, "{name}");
+        }
     }
     let nothing = Limits { binding: 1 << 10, ..limits };
     assert!(part_that_fits(&tiny, whole, Options::default(), nothing).is_err());
