@@ -5,7 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use spikeshade::Error;
-use spikeshade::checkpoint::Checkpoint;
+use spikeshade::checkpoint::{Checkpoint, Dtype, Tensor};
+use spikeshade::config::{Config, Parameter};
 use spikeshade::gpu::{Limits, MemoryPlan, Plan};
 use spikeshade::kernels::attention::Order;
 use spikeshade::layers::Options;
@@ -48,6 +49,30 @@ fn plans_allocate_what_is_said() {
                 assert_eq!(context.allocated(), said, "{what}");
             }
         }
+    }
+}
+
+/// A published model at its full size; constant weights, as it is not run.
+#[test]
+fn a_large_model_allocates_what_is_said() {
+    let config = Config::preset("imagenet-8-512").unwrap();
+    let constant = |p: Parameter| (p.name.clone(), Tensor { data: vec![0.5; p.elements() as usize], shape: p.shape });
+    let tensors = config.parameters().into_iter().map(constant).collect();
+    let checkpoint =
+        Checkpoint { config, tensors, metadata: Default::default(), unexpected: Vec::new(), dtype: Dtype::F32 };
+    let model = Model::new(&checkpoint).unwrap();
+    drop(checkpoint);
+    let shape = InputShape { timesteps: model.config().timesteps, batch: 8, sequence: false };
+    for context in common::contexts(Limits::default()) {
+        let record = || model.record(shape, Options::default(), context.limits()).unwrap();
+        let said = MemoryPlan::new(&record(), context.limits()).unwrap().total();
+        let plan = pollster::block_on(Plan::new(&context, record())).unwrap();
+        assert_eq!(plan.memory().total(), said, "{}", context.name());
+        assert_eq!(context.allocated(), said, "{}", context.name());
+        drop(plan);
+        // The parameters stay for other plans.
+        assert!(context.allocated() < said, "{}", context.name());
+        assert!(context.allocated() > 4 * model.config().trainable_parameters() / 2, "{}", context.name());
     }
 }
 
