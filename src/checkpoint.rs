@@ -220,23 +220,7 @@ impl Checkpoint {
         self.config.validate()?;
         let what = "the checkpoint to be saved";
         let parameters = self.config.parameters();
-        let mut problems = Vec::new();
-        let mut list = Vec::with_capacity(parameters.len());
-        for p in &parameters {
-            match self.tensors.get(&p.name) {
-                None => problems.push(format!("{}: missing, expected {:?}", p.name, p.shape)),
-                Some(t) if t.shape != p.shape || t.data.len() as u64 != p.elements() => {
-                    let (shape, n) = (clip(&format!("{:?}", t.shape)), t.data.len());
-                    problems.push(format!("{}: found {shape} with {n} elements, expected {:?}", p.name, p.shape));
-                }
-                Some(t) => list.push((p, t)),
-            }
-        }
-        let known: std::collections::HashSet<_> = parameters.iter().map(|p| p.name.as_str()).collect();
-        let extra: Vec<String> = self.tensors.keys().filter(|n| !known.contains(n.as_str())).cloned().collect();
-        if !problems.is_empty() {
-            return Err(misfit(&problems, &extra, &Vec::new(), what));
-        }
+        let (list, extra) = self.fitting(&parameters, what)?;
         if !extra.is_empty() {
             let (n, names) = (tensors(extra.len()), some_names(&extra));
             return Err(Error::Checkpoint(format!("{what}: {n} unknown to the model: {names}")));
@@ -256,7 +240,32 @@ impl Checkpoint {
         metadata.insert("format".into(), "pt".into());
         tensor_file::encode(encoded, &metadata)
     }
+
+    /// The tensor of each of `parameters`, and the names of all others.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] naming the tensors that are missing or whose shape or length is another.
+    pub(crate) fn fitting<'a>(&'a self, parameters: &'a [Parameter], what: &str) -> Result<Fitting<'a>> {
+        let mut problems = Vec::new();
+        let mut list = Vec::with_capacity(parameters.len());
+        for p in parameters {
+            match self.tensors.get(&p.name) {
+                None => problems.push(format!("{}: missing, expected {:?}", p.name, p.shape)),
+                Some(t) if t.shape != p.shape || t.data.len() as u64 != p.elements() => {
+                    let (shape, n) = (clip(&format!("{:?}", t.shape)), t.data.len());
+                    problems.push(format!("{}: found {shape} with {n} elements, expected {:?}", p.name, p.shape));
+                }
+                Some(t) => list.push((p, t)),
+            }
+        }
+        let known: std::collections::HashSet<_> = parameters.iter().map(|p| p.name.as_str()).collect();
+        let extra: Vec<String> = self.tensors.keys().filter(|n| !known.contains(n.as_str())).cloned().collect();
+        if problems.is_empty() { Ok((list, extra)) } else { Err(misfit(&problems, &extra, &Vec::new(), what)) }
+    }
 }
+
+/// Each parameter with its tensor, and the names of tensors that belong to none.
+type Fitting<'a> = (Vec<(&'a Parameter, &'a Tensor)>, Vec<String>);
 
 /// The keys whose value the shapes and names in the file contradict: key, configured value, suggested value.
 type Contradictions = Vec<(&'static str, usize, usize)>;

@@ -93,6 +93,8 @@ pub struct Session {
     model: Arc<Model>,
     device: Device,
     plans: HashMap<(InputShape, Options), Compiled>,
+    /// Beside each batch that was run how many of its images the device takes at once.
+    parts: HashMap<(InputShape, Options), usize>,
 }
 
 enum Compiled {
@@ -122,7 +124,7 @@ impl Output {
 impl Session {
     /// No plan is made yet.
     pub fn new(model: Arc<Model>, device: Device) -> Self {
-        Session { model, device, plans: HashMap::new() }
+        Session { model, device, plans: HashMap::new(), parts: HashMap::new() }
     }
 
     /// The model.
@@ -154,18 +156,20 @@ impl Session {
             (of_input, asked) => of_input.or(asked).unwrap_or(config.timesteps),
         };
         let image = config.in_chans * config.img_size * config.img_size;
-        let images = input.timesteps.unwrap_or(1) * input.batch;
+        let images = input.timesteps.unwrap_or(1).saturating_mul(input.batch);
+        let values = images.checked_mul(image).ok_or_else(|| {
+            Error::Input(format!("a batch of {} images is too large; use a smaller batch", input.batch))
+        })?;
         if input.batch == 0 {
             return Err(Error::Input("the batch is empty; give at least one image".to_owned()));
         }
-        if input.data.len() != images * image {
+        if input.data.len() != values {
             return Err(Error::Input(format!(
-                "the input has {} values; {images} images of {} channels and {} × {} pixels have {}",
+                "the input has {} values; {images} images of {} channels and {} × {} pixels have {values}",
                 input.data.len(),
                 config.in_chans,
                 config.img_size,
                 config.img_size,
-                images * image
             )));
         }
         if let Some(i) = input.data.iter().position(|x| !x.is_finite()) {
@@ -209,10 +213,10 @@ impl Session {
     }
 
     /// The largest part of the batch that the device takes at once.
-    fn part_that_fits(&self, whole: InputShape, options: Options) -> Result<usize> {
-        // A plan of the whole batch was made within the limits.
-        if self.plans.contains_key(&(whole, options)) {
-            return Ok(whole.batch);
+    fn part_that_fits(&mut self, whole: InputShape, options: Options) -> Result<usize> {
+        // To find it takes a recording for each size that is tried.
+        if let Some(&part) = self.parts.get(&(whole, options)) {
+            return Ok(part);
         }
         let (batch, memory) = part_that_fits(&self.model, whole, options, self.device.limits())?;
         if matches!(self.device, Device::Cpu) {
@@ -223,6 +227,7 @@ impl Session {
                 Error::Input(format!("an image of this model takes {gib} GiB of memory, more than there is; use a smaller `img_size` or T"))
             })?;
         }
+        self.parts.insert((whole, options), batch);
         Ok(batch)
     }
 
@@ -266,8 +271,8 @@ pub fn part_that_fits(
 ) -> Result<(usize, MemoryPlan)> {
     let mut batch = whole.batch;
     loop {
-        let recording = model.record(InputShape { batch, ..whole }, options, limits)?;
-        match MemoryPlan::new(&recording, limits) {
+        let recording = model.record(InputShape { batch, ..whole }, options, limits);
+        match recording.and_then(|recording| MemoryPlan::new(&recording, limits)) {
             Ok(plan) if batch <= 1 || plan.total() - plan.parameters <= limits.memory => return Ok((batch, plan)),
             Err(e) if batch <= 1 => return Err(e),
             _ => batch = batch.div_ceil(2),

@@ -4,7 +4,9 @@ mod common;
 
 use std::sync::Arc;
 
-use spikeshade::checkpoint::Checkpoint;
+use spikeshade::Error;
+use spikeshade::checkpoint::{Checkpoint, Dtype, Tensor};
+use spikeshade::config::{Config, Parameter};
 use spikeshade::gpu::{Limits, MemoryPlan, Plan};
 use spikeshade::kernels::attention::Order;
 use spikeshade::layers::Options;
@@ -50,6 +52,30 @@ fn plans_allocate_what_is_said() {
     }
 }
 
+/// A published model at its full size; constant weights, as it is not run.
+#[test]
+fn a_large_model_allocates_what_is_said() {
+    let config = Config::preset("imagenet-8-512").unwrap();
+    let constant = |p: Parameter| (p.name.clone(), Tensor { data: vec![0.5; p.elements() as usize], shape: p.shape });
+    let tensors = config.parameters().into_iter().map(constant).collect();
+    let checkpoint =
+        Checkpoint { config, tensors, metadata: Default::default(), unexpected: Vec::new(), dtype: Dtype::F32 };
+    let model = Model::new(&checkpoint).unwrap();
+    drop(checkpoint);
+    let shape = InputShape { timesteps: model.config().timesteps, batch: 8, sequence: false };
+    for context in common::contexts(Limits::default()) {
+        let record = || model.record(shape, Options::default(), context.limits()).unwrap();
+        let said = MemoryPlan::new(&record(), context.limits()).unwrap().total();
+        let plan = pollster::block_on(Plan::new(&context, record())).unwrap();
+        assert_eq!(plan.memory().total(), said, "{}", context.name());
+        assert_eq!(context.allocated(), said, "{}", context.name());
+        drop(plan);
+        // The parameters stay for other plans.
+        assert!(context.allocated() < said, "{}", context.name());
+        assert!(context.allocated() > 4 * model.config().trainable_parameters() / 2, "{}", context.name());
+    }
+}
+
 #[test]
 fn running_allocates_nothing_more() {
     let model = Arc::new(Model::new(&Checkpoint::built_in().unwrap()).unwrap());
@@ -79,9 +105,32 @@ fn a_batch_is_cut_until_it_fits() {
         let name = context.name().to_owned();
         let mut session = Session::new(tiny.clone(), Device::Gpu(context));
         pollster::block_on(session.prepare(24, None, Options::default())).unwrap();
-        let output = session.run_blocking(&input, None, Options::default()).unwrap();
-        assert_eq!(output.logits, expected.logits, "{name}");
+        for count in [false, true, false] {
+            let output = session.run_blocking(&input, None, Options { count, ..Options::default() }).unwrap();
+            assert_eq!(output.logits, expected.logits, "{name}");
+        }
     }
     let nothing = Limits { binding: 1 << 10, ..limits };
     assert!(part_that_fits(&tiny, whole, Options::default(), nothing).is_err());
+}
+
+#[test]
+fn absurd_batches_are_refused_or_cut() {
+    for (name, model) in models() {
+        for batch in [1 << 40, 1 << 54, usize::MAX] {
+            let shape = InputShape { timesteps: 32, batch, sequence: true };
+            for limits in [Limits::default(), Device::Cpu.limits()] {
+                let error = model.record(shape, Options::default(), limits).err().unwrap();
+                assert!(matches!(&error, Error::Input(why) if why.contains("is too large")), "{name}: {error}");
+                let (part, memory) = part_that_fits(&model, shape, Options::default(), limits).unwrap();
+                assert!(part >= 1 && memory.total() < limits.memory, "{name}: {part} of {batch}, {memory:?}");
+            }
+            for timesteps in [None, Some(4), Some(usize::MAX)] {
+                let input = Input { batch, timesteps, data: vec![0.0; 4] };
+                let mut session = Session::new(model.clone(), Device::Cpu);
+                let error = session.run_blocking(&input, None, Options::default()).unwrap_err();
+                assert!(matches!(&error, Error::Input(_)), "{name}: {error}");
+            }
+        }
+    }
 }

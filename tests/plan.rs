@@ -13,11 +13,12 @@ use spikeshade::config::Config;
 use spikeshade::gpu::{Context, Limits, MemoryPlan, Plan};
 use spikeshade::kernels::attention::Order;
 use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::kernels::{Dispatch, Kernel, Op};
 use spikeshade::layers::Options;
 use spikeshade::model::{InputShape, Model};
 use spikeshade::outputs::Outputs;
-use spikeshade::recording::{Constant, Recording};
-use spikeshade::reference::Executor;
+use spikeshade::recording::{Access, Constant, Recording};
+use spikeshade::reference::{Executor, HostTensors};
 use spikeshade::session::{Device, Input, Output, Session};
 use spikeshade::tensor::{Element, Shape};
 use spikeshade::tensor_file;
@@ -226,6 +227,30 @@ fn tight_limits_cut_the_work_and_change_no_bit() {
     }
 }
 
+#[test]
+fn where_no_kv_fits_attention_takes_the_other_order() {
+    let model = model();
+    let narrow = Limits { binding: 128 << 10, ..Limits::default() };
+    // Two heads of 16 channels fill a window; at 32 timesteps their Kᵀ V is 256 KiB an image.
+    let kernels = |order, timesteps, limits| {
+        let shape = InputShape { timesteps, batch: 1, sequence: false };
+        let recording = model.record(shape, Options { order, ..Options::default() }, limits).unwrap();
+        let fits = MemoryPlan::new(&recording, limits).is_ok();
+        (fits, recording.ops().any(|op| op.kernel().stem == "attention_kv"))
+    };
+    assert_eq!(kernels(None, 32, Limits::default()), (true, true));
+    assert_eq!(kernels(None, 16, narrow), (true, true));
+    assert_eq!(kernels(None, 32, narrow), (true, false));
+    assert_eq!(kernels(Some(Order::QKv), 32, narrow), (false, true));
+    let (input, options) = (images(3), Options::default());
+    let run = |device| Session::new(model.clone(), device).run_blocking(&input, Some(32), options).unwrap();
+    let expected = run(Device::Cpu);
+    for context in common::contexts(narrow) {
+        let name = context.name().to_owned();
+        same(&run(Device::Gpu(context)), &expected, &name);
+    }
+}
+
 /// Eight images give the same within each of `limits` as on the processor, which cuts nothing.
 fn tight(model: &Arc<Model>, options: Options, limits: &[Limits]) {
     let input = images(8);
@@ -240,6 +265,32 @@ fn tight(model: &Arc<Model>, options: Options, limits: &[Limits]) {
             let output = session(model, &context, &input, options).unwrap_or_else(|e| panic!("{what}: {e}"));
             same(&output, &expected, &what);
         }
+    }
+}
+
+#[test]
+fn cuts_of_weights_go_with_their_plans() {
+    let limits = Limits { binding: 72 << 10, ..Limits::default() };
+    for context in common::contexts(limits) {
+        let (model, name) = (model(), context.name());
+        let (mut whole, mut cut) = (0, 0);
+        let mut seen = std::collections::HashSet::new();
+        let recording = model.record(shape(2), Options::default(), limits).unwrap();
+        for constant in recording.tensors().filter_map(|t| t.2).filter(|c| seen.insert(Arc::as_ptr(c))) {
+            // A cut's name ends in its channels.
+            let bytes = 4 * constant.data.len().next_multiple_of(4) as u64;
+            *if constant.name.contains("..") { &mut cut } else { &mut whole } += bytes;
+        }
+        assert!(cut > 0, "nothing was cut");
+        drop(recording);
+        let mut expected = None;
+        for _ in 0..2 {
+            let output = session(&model, &context, &images(2), Options::default()).unwrap();
+            assert_eq!(context.allocated(), whole, "{name}");
+            same(expected.get_or_insert(output.clone()), &output, name);
+        }
+        drop(model);
+        assert_eq!(context.allocated(), 0, "{name}");
     }
 }
 
@@ -363,5 +414,163 @@ fn a_lost_device_is_an_error_and_no_panic() {
         // A new context on the same adapter works.
         let again = common::contexts(Limits::default());
         assert_eq!(run(&mut plan(&again[i], &model, 2, Options::default()), &input), expected);
+    }
+}
+
+#[test]
+fn a_model_refuses_tensors_that_do_not_fit() {
+    let good = Checkpoint::built_in().unwrap();
+    for p in good.config.parameters() {
+        let refused = |change: &dyn Fn(&mut Checkpoint)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            let error = Model::new(&bad).err().unwrap();
+            assert!(matches!(&error, Error::Checkpoint(why) if why.contains(&p.name)), "{error}");
+        };
+        refused(&|c| drop(c.tensors.remove(&p.name)));
+        refused(&|c| c.tensors.get_mut(&p.name).unwrap().data.push(0.0));
+        refused(&|c| c.tensors.get_mut(&p.name).unwrap().shape.push(2));
+    }
+}
+
+#[test]
+fn a_run_does_not_keep_the_thread_that_polls_it() {
+    let model = model();
+    let input = pixels(&images(8));
+    for context in common::contexts(Limits::default()) {
+        let mut plan = plan(&context, &model, 8, Options::default());
+        let expected = run(&mut plan, &input);
+        let mut waited = false;
+        for _ in 0..20 {
+            let mut running = std::pin::pin!(plan.run(&input));
+            let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            match running.as_mut().poll(nobody) {
+                std::task::Poll::Ready(outputs) => assert_eq!(outputs.unwrap(), expected),
+                std::task::Poll::Pending => {
+                    waited = true;
+                    assert_eq!(pollster::block_on(running).unwrap(), expected);
+                }
+            }
+        }
+        assert!(waited, "{}", context.name());
+        // One that is dropped half-way leaves the plan usable.
+        let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = std::pin::pin!(plan.run(&input)).poll(nobody);
+        assert_eq!(run(&mut plan, &input), expected, "{}", context.name());
+    }
+}
+
+#[test]
+fn timed_runs_give_the_same_and_a_time_for_each_op() {
+    let model = model();
+    let input = pixels(&images(2));
+    // More dispatches than one set of timestamps holds: x, 2x, 3x and so on.
+    let many = || {
+        let mut r = Recording::default();
+        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
+        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.0, 2.0, 3.0, 4.0] }));
+        let mut sum = x;
+        for i in 0..2500 {
+            let out = r.tensor("sum", Element::Real, shape);
+            r.push(ResidualAddOp { layer: format!("add {i}"), input: sum, residual: x, out });
+            sum = out;
+        }
+        r.output("sum", &[sum]);
+        r
+    };
+    let mut timed = 0;
+    for context in common::contexts(Limits::default()) {
+        let options = Options { count: true, ..Options::default() };
+        let model = plan(&context, &model, 2, options);
+        let many = pollster::block_on(Plan::new(&context, many())).unwrap();
+        for (mut plan, input) in [(model, &input[..]), (many, &[])] {
+            let what = format!("{} ops on {}", plan.recording().ops().count(), context.name());
+            let expected = run(&mut plan, input);
+            let allocated = context.allocated();
+            let run_timed = |plan: &mut Plan| pollster::block_on(plan.run_timed(input));
+            if !context.has_timestamps() {
+                assert!(matches!(run_timed(&mut plan), Err(Error::Gpu(_))), "{what}");
+                continue;
+            }
+            for _ in 0..2 {
+                let (outputs, times) = run_timed(&mut plan).unwrap_or_else(|e| panic!("{what}: {e}"));
+                assert_eq!(outputs, expected, "{what}");
+                let named: Vec<_> = times.iter().map(|t| (t.kernel, t.layer.as_str())).collect();
+                let ops: Vec<_> = plan.recording().ops().map(|op| (op.kernel().stem, op.layer())).collect();
+                assert_eq!(named, ops, "{what}");
+                assert!(times.iter().all(|t| t.time.as_secs() < 60), "{what}: {times:?}");
+                assert!(times.iter().any(|t| !t.time.is_zero()), "{what}");
+            }
+            assert_eq!(run(&mut plan, input), expected, "{what}");
+            assert_eq!(context.allocated(), allocated, "{what}");
+            timed += 1;
+        }
+    }
+    assert!(timed > 0, "no adapter has timestamps");
+}
+
+/// `residual_add` in a text that no device takes.
+struct Broken(ResidualAddOp);
+
+static BROKEN: Kernel = Kernel {
+    stem: "residual_add",
+    sources: &["fn main() { nothing }"],
+    entries: &["main"],
+    bindings: &[("x", Access::Read), ("residual", Access::Read), ("real_out", Access::Write)],
+    uniform: ("ResidualAdd", &[]),
+    uniform_size: 4,
+    constants: || vec![vec![]],
+};
+
+impl Op for Broken {
+    fn kernel(&self) -> &'static Kernel {
+        &BROKEN
+    }
+
+    fn layer(&self) -> &str {
+        self.0.layer()
+    }
+
+    fn dispatch(&self, recording: &Recording) -> Dispatch {
+        Dispatch { kernel: &BROKEN, ..self.0.dispatch(recording) }
+    }
+
+    fn reference(&self, host: &mut HostTensors) {
+        self.0.reference(host);
+    }
+}
+
+#[test]
+fn what_failed_is_not_kept() {
+    let x = Arc::new(Constant { name: "x".to_owned(), data: vec![0.5; 4] });
+    let nothing = Arc::new(Constant { name: "nothing".to_owned(), data: vec![] });
+    let add = |with: &Arc<Constant>, broken: bool| {
+        let mut r = Recording::default();
+        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
+        let (input, residual) = (r.constant(&x), r.constant(with));
+        let out = r.tensor("the sum", Element::Real, shape);
+        let op = ResidualAddOp { layer: "add".to_owned(), input, residual, out };
+        if broken {
+            r.push(Broken(op))
+        } else {
+            r.push(op)
+        }
+        r.output("sum", &[out]);
+        r
+    };
+    for context in common::contexts(Limits::default()) {
+        let name = context.name();
+        let plan = |recording| pollster::block_on(Plan::new(&context, recording));
+        let error = plan(add(&x, true)).err().unwrap();
+        assert!(matches!(&error, Error::Gpu(why) if why.contains("add: residual_add")), "{error}");
+        let error = plan(add(&nothing, false)).err().unwrap();
+        assert!(matches!(&error, Error::Gpu(_)), "{error}");
+        assert_eq!(context.allocated(), 0, "{name}");
+        let mut good = plan(add(&x, false)).unwrap();
+        assert_eq!(run(&mut good, &[]), Executor::new(add(&x, false)).run(&[]).unwrap(), "{name}");
+        // A parameter that another plan uses stays.
+        let allocated = context.allocated();
+        assert!(plan(add(&nothing, false)).is_err());
+        assert_eq!(context.allocated(), allocated, "{name}");
     }
 }

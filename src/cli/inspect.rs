@@ -108,16 +108,10 @@ fn memory(checkpoint: &Checkpoint, batch: usize) -> Result<Memory> {
     if checkpoint.tensors.is_empty() {
         return Ok(Err(format!("not worked out for more than {} parameters", grouped(MOST_PARAMETERS))));
     }
-    // No sum of tensor sizes may leave a u64: far above this, nothing fits anywhere.
-    let widest = config.hidden_dim().max(config.head_dim() * config.head_dim()).max(config.num_classes);
-    let pixels = config.img_size as f64 * config.img_size as f64;
-    if config.timesteps as f64 * batch as f64 * pixels * widest as f64 > (1u64 << 50) as f64 {
-        return Ok(Err("the batch is far beyond any device; use a smaller --batch".to_owned()));
-    }
     let shape = InputShape { timesteps: config.timesteps, batch, sequence: false };
     match part_that_fits(&Model::new(checkpoint)?, shape, Options::default(), Limits::default()) {
         Ok(fits) => Ok(Ok(fits)),
-        Err(Error::Gpu(why)) => Ok(Err(format!("not a single image fits: {why}"))),
+        Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(format!("not a single image fits: {why}"))),
         Err(e) => Err(e.into()),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{Adapters, Limits};
-use crate::kernels::{Dispatch, Kernel};
+use crate::kernels::Dispatch;
 use crate::recording::Constant;
 use crate::{Error, Result};
 
@@ -43,7 +43,7 @@ impl Drop for Buffer {
 }
 
 /// Locks whatever a panicked thread may have left: every value here is valid between any two statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -203,39 +203,45 @@ impl Context {
         buffer.clone()
     }
 
-    /// The pipeline of a dispatch, compiled once; call inside [`Context::scoped`].
-    pub(super) fn pipeline(&self, dispatch: &Dispatch) -> wgpu::ComputePipeline {
-        let bits = dispatch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
-        let key = (dispatch.kernel.stem, dispatch.entry, bits);
-        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
-            return pipeline.clone();
-        }
-        let module = self.module(dispatch.kernel);
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(dispatch.kernel.stem),
-            layout: None,
-            module: &module,
-            entry_point: Some(dispatch.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &dispatch.constants,
-                // Every kernel writes its workgroup memory before it reads it.
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        lock(&self.pipelines).insert(key, pipeline.clone());
-        pipeline
+    /// Lets go of the buffers of parameters that no plan uses: after an error some may be invalid.
+    pub(super) fn release_unused_constants(&self) {
+        lock(&self.constants).retain(|_, (_, buffer)| Arc::strong_count(buffer) > 1);
     }
 
-    fn module(&self, kernel: &'static Kernel) -> wgpu::ShaderModule {
-        lock(&self.modules)
-            .entry(kernel.stem)
-            .or_insert_with(|| {
+    /// The pipeline of a dispatch, compiled once; kept only if the device takes it.
+    pub(super) async fn pipeline(&self, layer: &str, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
+        let stem = dispatch.kernel.stem;
+        let bits = dispatch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+        let key = (stem, dispatch.entry, bits);
+        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let module = lock(&self.modules).get(stem).cloned();
+        let what = format!("{layer}: {stem}");
+        let made = self.scoped(&what, || {
+            let module = module.unwrap_or_else(|| {
                 self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                    label: Some(kernel.stem),
-                    source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
+                    label: Some(stem),
+                    source: wgpu::ShaderSource::Wgsl(dispatch.kernel.source().into()),
                 })
-            })
-            .clone()
+            });
+            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(stem),
+                layout: None,
+                module: &module,
+                entry_point: Some(dispatch.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &dispatch.constants,
+                    // Every kernel writes its workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: None,
+            });
+            (module, pipeline)
+        });
+        let (module, pipeline) = made.await?;
+        lock(&self.modules).insert(stem, module);
+        lock(&self.pipelines).insert(key, pipeline.clone());
+        Ok(pipeline)
     }
 }

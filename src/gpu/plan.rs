@@ -1,9 +1,11 @@
 //! A recording made ready for one device: pipelines, buffers and bind groups, made once and replayed.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
-use super::context::{Buffer, Context};
+use super::context::{Buffer, Context, lock};
 use super::memory::MemoryPlan;
 use crate::outputs::{Outputs, Raw};
 use crate::recording::{Recording, TensorId};
@@ -56,7 +58,7 @@ impl Plan {
         let mut pipelines = Vec::new();
         for (layer, d) in &dispatches {
             // One scope each: the browser reports an invalid shader only through its scope, and silently goes on.
-            pipelines.push(context.scoped(&format!("{layer}: {}", d.kernel.stem), || context.pipeline(d)).await?);
+            pipelines.push(context.pipeline(layer, d).await?);
         }
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let made = context.scoped("allocating the plan's buffers", || {
@@ -121,7 +123,8 @@ impl Plan {
             let constants: Vec<Arc<Buffer>> = constants.into_iter().flatten().collect();
             (buffers, constants, uniforms, steps, readback)
         });
-        let (buffers, constants, uniforms, steps, readback) = made.await?;
+        let made = made.await.inspect_err(|_| context.release_unused_constants());
+        let (buffers, constants, uniforms, steps, readback) = made?;
         drop(dispatches);
         Ok(Plan {
             context: context.clone(),
@@ -197,11 +200,11 @@ impl Plan {
             buffer.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
             waiting.push((*id, buffer, receiver));
         }
-        self.wait()?;
+        self.wait().await?;
         for (id, buffer, receiver) in waiting {
             let mapped = receiver.await;
             self.context.check()?;
-            mapped.map_err(|e| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name)))?;
+            mapped?.map_err(|e| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name)))?;
             let raw = {
                 let view = buffer
                     .raw
@@ -221,15 +224,30 @@ impl Plan {
         Ok(Outputs::read(&self.recording, |id| read.get(&id).cloned().unwrap_or_else(|| Raw::Packed(Vec::new()))))
     }
 
-    /// Lets the device finish. The browser does so by itself.
-    fn wait(&self) -> Result<()> {
-        match self.context.device.poll(wgpu::PollType::wait_indefinitely()) {
-            Ok(_) => self.context.check(),
-            Err(e) => {
-                self.context.check()?;
-                Err(Error::Gpu(format!("waiting for {}: {e}", self.context.name())))
-            }
-        }
+    /// Lets the device finish, on a thread of its own: whoever polls this future is not kept. The browser does so by itself.
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn wait(&self) -> Result<()> {
+        let poll = |device: &wgpu::Device| device.poll(wgpu::PollType::wait_indefinitely());
+        let (sender, receiver) = oneshot();
+        let device = self.context.device.clone();
+        let spawned = std::thread::Builder::new().name("spikeshade waits".to_owned()).spawn(move || {
+            let polled = poll(&device);
+            // First, so that the device never ends on this thread, behind the back of a program that ends too.
+            drop(device);
+            sender.send(polled);
+        });
+        let polled = match spawned {
+            Ok(_) => receiver.await,
+            Err(_) => Ok(poll(&self.context.device)),
+        };
+        self.context.check()?;
+        polled?.map_err(|e| Error::Gpu(format!("waiting for {}: {e}", self.context.name())))?;
+        Ok(())
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    async fn wait(&self) -> Result<()> {
+        self.context.check()
     }
 
     /// Runs each dispatch in a pass of its own between two timestamps. Slower than [`Plan::run`] as a whole.
@@ -285,8 +303,8 @@ impl Plan {
             let mapped = run.await?;
             let (sender, receiver) = oneshot();
             mapped.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
-            self.wait()?;
-            receiver.await.map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
+            self.wait().await?;
+            receiver.await?.map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
             let view = mapped.raw.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
             let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..bytes as usize]);
             let period = f64::from(self.context.queue.get_timestamp_period());
@@ -307,38 +325,76 @@ impl Plan {
     }
 }
 
-/// A value sent once, from a callback of the device to a future.
+/// A value sent once, from a callback of the device or another thread to a future, which is an error if the sender goes
+/// without having sent.
 fn oneshot<T: Send + 'static>() -> (Sender<T>, Receiver<T>) {
-    let shared = Arc::new(std::sync::Mutex::new((None, None)));
+    let shared = Arc::new(Mutex::new((Sent::NotYet, None)));
     (Sender(shared.clone()), Receiver(shared))
 }
 
-type Shared<T> = Arc<std::sync::Mutex<(Option<T>, Option<std::task::Waker>)>>;
+enum Sent<T> {
+    NotYet,
+    Value(T),
+    Never,
+}
+
+type Shared<T> = Arc<Mutex<(Sent<T>, Option<std::task::Waker>)>>;
 
 struct Sender<T>(Shared<T>);
 struct Receiver<T>(Shared<T>);
 
 impl<T> Sender<T> {
     fn send(self, value: T) {
-        let mut shared = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        shared.0 = Some(value);
-        if let Some(waker) = shared.1.take() {
+        lock(&self.0).0 = Sent::Value(value);
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let mut shared = lock(&self.0);
+        if matches!(shared.0, Sent::NotYet) {
+            shared.0 = Sent::Never;
+        }
+        let waker = shared.1.take();
+        drop(shared);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
 }
 
 impl<T> Future for Receiver<T> {
-    type Output = T;
+    type Output = Result<T>;
 
-    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<T> {
-        let mut shared = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match shared.0.take() {
-            Some(value) => std::task::Poll::Ready(value),
-            None => {
-                shared.1 = Some(cx.waker().clone());
-                std::task::Poll::Pending
+    fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Result<T>> {
+        let mut shared = lock(&self.0);
+        match std::mem::replace(&mut shared.0, Sent::Never) {
+            Sent::Value(value) => Poll::Ready(Ok(value)),
+            Sent::Never => Poll::Ready(Err(Error::Gpu("the device gave no answer; run again".to_owned()))),
+            Sent::NotYet => {
+                *shared = (Sent::NotYet, Some(cx.waker().clone()));
+                Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_that_goes_is_an_error_and_no_wait() {
+        let (sender, receiver) = oneshot();
+        let sent = std::thread::spawn(|| sender.send(7));
+        assert_eq!(pollster::block_on(receiver).unwrap(), 7);
+        sent.join().unwrap();
+        let (sender, receiver) = oneshot::<u32>();
+        let dropped = std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(sender);
+        });
+        assert!(matches!(pollster::block_on(receiver), Err(Error::Gpu(_))));
+        dropped.join().unwrap();
     }
 }

@@ -35,6 +35,16 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// The channels of the narrowest window of heads of `d` channels that ends at a whole word.
+fn granule(d: usize) -> usize {
+    d / gcd(d, 32) * 32
+}
+
+/// Bytes of a head's `Kᵀ V`.
+fn kv_bytes(shape: Shape, d: usize) -> u64 {
+    4096 * (shape.steps * shape.batch * side(d) * side(d)) as u64
+}
+
 impl Attention {
     /// Records the layer on the residual membrane `u`.
     pub fn record(&self, r: &mut Recorder, u: &RealTensor) -> RealTensor {
@@ -42,7 +52,7 @@ impl Attention {
         let shape = u.shape;
         let s = r.lif(&format!("{name}.shortcut_lif"), u, shape.steps, self.neuron, Element::Spikes);
         let q = self.q.record_fire(r, s, &format!("{name}.q_lif"), self.neuron, Element::Spikes);
-        let order = r.options.order.unwrap_or(Order::cheaper(shape.tokens(), shape.channels / self.num_heads));
+        let order = r.options.order.unwrap_or_else(|| self.order(r, shape));
         let k = self.key_tensor(r, shape, order);
         self.k.record_into(r, s, true, &k);
         let v = self.v.record_fire(r, s, &format!("{name}.v_lif"), self.neuron, Element::Ternary);
@@ -55,13 +65,24 @@ impl Attention {
         u
     }
 
+    /// The cheaper order whose `Kᵀ V` of one image, in the narrowest window there is, stays within a binding.
+    fn order(&self, r: &Recorder, shape: Shape) -> Order {
+        let d = shape.channels / self.num_heads;
+        let heads = granule(d).min(shape.channels) / d;
+        // One image whatever the batch: a larger batch runs in parts, all of them in one order.
+        match kv_bytes(Shape { batch: 1, ..shape }, d) * heads as u64 <= r.most_bytes() {
+            true => Order::cheaper(shape.tokens(), d),
+            false => Order::QkV,
+        }
+    }
+
     /// K (and O, which is cut alike), in windows of whole heads that begin at whole words.
     fn key_tensor(&self, r: &mut Recorder, shape: Shape, order: Order) -> RealTensor {
         let d = shape.channels / self.num_heads;
-        let granule = d / gcd(d, 32) * 32;
-        let a_head = 4096 * (shape.steps * shape.batch * side(d) * side(d)) as u64;
+        let granule = granule(d);
+        let a_head = kv_bytes(shape, d);
         let most = match order {
-            Order::QKv => (r.most_bytes() / a_head) as usize * d,
+            Order::QKv => usize::try_from(r.most_bytes() / a_head).unwrap_or(usize::MAX).min(self.num_heads) * d,
             Order::QkV => usize::MAX,
         };
         r.real_within(&format!("{}.k", self.name), shape, granule, most)

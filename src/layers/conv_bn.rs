@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{RealTensor, Recorder};
 use crate::kernels::conv3x3_spike::Conv3x3Spike;
@@ -13,12 +13,12 @@ use crate::kernels::residual_add::ResidualAddOp;
 use crate::recording::{Constant, TensorId};
 use crate::tensor::{Element, words};
 
-/// A parameter in tiles of 32 output channels, whole and cut into windows; each cut is made once, for all plans to share.
+/// A parameter in tiles of 32 output channels, whole and cut into windows; plans share a cut, which goes with the last of them.
 #[derive(Debug)]
 pub(super) struct Tiled {
     whole: Arc<Constant>,
     a_tile: usize,
-    cuts: Mutex<HashMap<Range<usize>, Arc<Constant>>>,
+    cuts: Mutex<HashMap<Range<usize>, Weak<Constant>>>,
 }
 
 impl Tiled {
@@ -33,16 +33,19 @@ impl Tiled {
             return self.whole.clone();
         }
         let mut cuts = self.cuts.lock().unwrap_or_else(PoisonError::into_inner);
-        let cut = cuts.entry(part.clone()).or_insert_with(|| {
+        let cut = cuts.entry(part.clone()).or_default();
+        cut.upgrade().unwrap_or_else(|| {
             let name = format!("{} {out:?}", self.whole.name);
-            Arc::new(Constant { name, data: self.whole.data[part].to_vec() })
-        });
-        cut.clone()
+            let made = Arc::new(Constant { name, data: self.whole.data[part].to_vec() });
+            *cut = Arc::downgrade(&made);
+            made
+        })
     }
 
-    /// The most output channels whose part stays within `bytes`, a multiple of 32.
+    /// The most output channels whose part stays within `bytes`, a multiple of 32; no more than there are.
     pub(super) fn channels_within(&self, bytes: u64) -> usize {
-        (bytes / (4 * self.a_tile as u64)) as usize * 32
+        let tiles = usize::try_from(bytes / (4 * self.a_tile as u64)).unwrap_or(usize::MAX);
+        tiles.min(self.whole.data.len() / self.a_tile) * 32
     }
 }
 

@@ -19,7 +19,7 @@ pub mod patch_splitting;
 /// How a model is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
-    /// The attention's order; `None` takes the cheaper.
+    /// The attention's order; `None` takes the cheaper, or the one whose tensors the device holds.
     pub order: Option<Order>,
     /// Keep LIF and residual in the epilogue of the product before them. Without it every stage is an op of its own; the
     /// results are the same.
@@ -72,7 +72,7 @@ impl Recorder {
     /// last.
     fn windows(&self, shape: Shape, granule: usize, most: usize) -> Vec<Range<usize>> {
         let a_channel = 4 * (shape.steps * shape.rows()).max(1) as u64;
-        let most = ((self.most_bytes() / a_channel) as usize).min(most);
+        let most = usize::try_from(self.most_bytes() / a_channel).unwrap_or(usize::MAX).min(most);
         if most >= shape.channels.next_multiple_of(4) {
             return std::iter::once(0..shape.channels).collect();
         }
