@@ -179,7 +179,7 @@ pub fn main() -> ExitCode {
             Command::Classify(c) => c.run(common),
             Command::Eval(c) => c.run(common),
             Command::Forward(c) => c.run(common),
-        Command::Grad(c) => c.run(common),
+            Command::Grad(c) => c.run(common),
             Command::Convert(c) => c.run(common),
             Command::Init(c) => c.run(common),
             Command::Inspect(c) => c.run(common),
