@@ -7,10 +7,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+#[cfg(target_os = "linux")]
+use std::time::Instant;
 
 use serde_json::Value;
+#[cfg(target_os = "linux")]
+use spikeshade::checkpoint::Tensor;
 use spikeshade::checkpoint::{Checkpoint, Dtype};
 use spikeshade::config::Config;
+#[cfg(target_os = "linux")]
+use spikeshade::config::Parameter;
 use spikeshade::gpu::Limits;
 use spikeshade::tensor_file::{self, Data, TensorFile};
 use tempfile::TempDir;
@@ -526,6 +532,74 @@ fn unwritable_outputs_are_refused() {
         }
     }
     assert_eq!(fs::read(&locked).unwrap(), b"kept");
+}
+
+/// Before any work is done, and whoever runs this: nobody can make a file there.
+#[cfg(target_os = "linux")]
+#[test]
+fn unwritable_folders_are_seen_first() {
+    let dir = folder();
+    let (model, input, _) = split_fixture(TINY, &dir);
+    let (absent, out) = (dir.path().join("absent"), "/proc/self/fdinfo/out.safetensors");
+    for args in [
+        &["forward", "-m", str(&absent), "-i", str(&input), "-o", out][..],
+        &["forward", "-m", str(&model), "-i", str(&input), "-o", out],
+        &["convert", str(&model), out],
+        &["convert", str(&absent), out],
+        &["init", "--preset", "imagenet-8-768", "--out", out],
+    ] {
+        let message = refused(args, "no file can be made in /proc/self/fdinfo: ", None);
+        assert!(message.starts_with(&format!("error: {out}: ")), "{message}");
+        assert!(message.ends_with("; choose another folder\n") && !message.contains(".spikeshade"), "{message}");
+    }
+}
+
+/// Whenever the end comes, there is a whole file or none.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    let dir = folder();
+    let (model, out) = (dir.path().join("m.safetensors"), dir.path().join("out/m.safetensors"));
+    fs::create_dir(out.parent().unwrap()).unwrap();
+    let config = Config { embed_dim: 512, depth: 4, ..Config::preset("tiny").unwrap() };
+    let filled = |p: Parameter| (p.name.clone(), Tensor { data: vec![1.0; p.elements() as usize], shape: p.shape });
+    let tensors = config.parameters().into_iter().map(filled).collect();
+    let (metadata, unexpected) = Default::default();
+    Checkpoint { config, tensors, metadata, unexpected, dtype: Dtype::F32 }.save(&model, Dtype::F32).unwrap();
+    let start = Instant::now();
+    good(["convert", str(&model), str(&out)]);
+    let (whole, size) = (start.elapsed(), fs::metadata(&out).unwrap().len());
+    let names = || -> Vec<_> {
+        fs::read_dir(out.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let mut interrupted = 0;
+    for round in 0..24 {
+        fs::remove_file(&out).ok();
+        // Signals may be ignored where the tests run, and that would be inherited.
+        let mut program = Command::new("env");
+        program.arg("--default-signal").arg(env!("CARGO_BIN_EXE_spikeshade"));
+        program.args(["convert", str(&model), str(&out)]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = program.spawn().unwrap();
+        if round % 2 == 0 {
+            std::thread::sleep(whole * round / 24);
+        } else {
+            // While it writes: the file that is there at first, empty, is a test of the folder.
+            let writes = |name: &String| {
+                let size = fs::metadata(out.with_file_name(name)).map_or(0, |m| m.len());
+                name.starts_with(".spikeshade-") && size > 0
+            };
+            while !names().iter().any(writes) && child.try_wait().unwrap().is_none() {}
+        }
+        let signal = if round % 3 == 0 { "-INT" } else { "-TERM" };
+        Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
+        let status = child.wait().unwrap();
+        // Or at an end of its own, or before there is anything to remove.
+        assert!(matches!(status.code(), Some(0 | 130) | None), "{status}");
+        interrupted += usize::from(status.code() == Some(130));
+        assert!(names().is_empty() || names() == ["m.safetensors"], "{:?}", names());
+        assert!(fs::metadata(&out).map_or(size, |m| m.len()) == size);
+    }
+    assert!(interrupted > 3, "{interrupted} of 24");
 }
 
 #[test]

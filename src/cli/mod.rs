@@ -1,7 +1,7 @@
 //! The `spikeshade` program: one module for each command, and here what they share.
 //!
 //! Results go to stdout, as text or (`--json`) as one JSON document; everything else goes to stderr. The exit code is 0,
-//! 1 after an error, or 2 after a mistake in the arguments.
+//! 1 after an error, 2 after a mistake in the arguments, or 130 after SIGINT, SIGTERM or SIGHUP.
 
 mod classify;
 mod convert;
@@ -29,6 +29,8 @@ use crate::layers::Options;
 use crate::model::Model;
 use crate::session::Device;
 
+/// The exit code after a signal to end.
+const INTERRUPTED: i32 = 130;
 /// How many lines an error may take.
 const MOST_LINES: usize = 18;
 
@@ -40,7 +42,7 @@ Examples:
   spikeshade COMMAND --help           more about a command, with examples
 
 Exit code: 0 if all went well, 1 after an error, 2 for a mistake in the
-arguments.";
+arguments, 130 if interrupted.";
 
 #[derive(Parser)]
 #[command(name = "spikeshade", version, about = "Spiking transformers in compute shaders.", after_help = EXAMPLES)]
@@ -171,6 +173,9 @@ pub fn main() -> ExitCode {
     }));
     let cli = Cli::parse();
     start_log(cli.common.verbose);
+    // A write that a signal interrupts leaves nothing behind. Where a signal is ignored, as `nohup` has it, that stays,
+    // and none is handled.
+    let _ = ctrlc::try_set_handler(|| crate::files::exit_unfinished(INTERRUPTED));
     let done = panic::catch_unwind(|| {
         let common = &cli.common;
         match &cli.command {
@@ -281,22 +286,18 @@ fn shows_progress(common: &Common) -> bool {
 /// Refuses an output file that cannot be written, before any work is done for it, and one that is an input.
 fn check_output(path: &Path, inputs: &[&Path]) -> Result<()> {
     if let Ok(out) = path.canonicalize() {
-        if out.is_dir() {
-            bail!("{}: is a folder; give the name of a file in it", path.display());
-        }
         for input in inputs {
             let parts = [input.to_path_buf(), input.join("config.json"), input.join("model.safetensors")];
             if parts.iter().any(|part| part.canonicalize().is_ok_and(|part| part == out)) {
                 bail!("{}: is an input of this command too; write to another file", path.display());
             }
         }
-        return Ok(());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         bail!("{}: there is no folder {}; make it, or choose another place", path.display(), folder.display());
     }
-    Ok(())
+    Ok(crate::files::check_writable(path)?)
 }
 
 /// The name of a class: the model's, or its number.

@@ -321,15 +321,8 @@ impl Builder<'_> {
         let shape = self.shape(c.y);
         let layer = c.bn.clone();
         // K's ReLU has masked its gradient already.
-        let saved = BnSaved {
-            g_x,
-            y: c.y,
-            mean: c.mean,
-            inv_std: c.inv_std,
-            gamma: c.gamma,
-            beta: c.beta,
-            relu: false,
-        };
+        let saved =
+            BnSaved { g_x, y: c.y, mean: c.mean, inv_std: c.inv_std, gamma: c.gamma, beta: c.beta, relu: false };
         let sums_of_blocks = self.real(&layer, partials(shape));
         let g_beta = self.real(&layer, flat(c.outputs));
         let g_gamma = self.real(&layer, flat(c.outputs));
@@ -733,9 +726,7 @@ fn collect(
             Layout::Product { inputs, taps } => unpack_weights(&packed, outputs_of, inputs, taps),
             Layout::Image { inputs } => conv3x3_real::unpack_weights(&packed, outputs_of, inputs),
             Layout::Channels => packed,
-            Layout::Head => {
-                (0..outputs_of).flat_map(|k| packed[k..].iter().step_by(outputs_of).copied()).collect()
-            }
+            Layout::Head => (0..outputs_of).flat_map(|k| packed[k..].iter().step_by(outputs_of).copied()).collect(),
         };
         gradients.insert(name.clone(), Tensor { shape: parameter.shape.clone(), data });
     }
