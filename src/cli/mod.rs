@@ -23,7 +23,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
-use crate::error::clip;
+use crate::error::{clip, escaped};
 use crate::kernels::attention::Order;
 use crate::layers::Options;
 use crate::model::Model;
@@ -156,7 +156,7 @@ impl RunArgs {
     }
 }
 
-/// A count from 1 to a million.
+/// A batch size: 1 to a million.
 fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1_000_000)
 }
@@ -215,20 +215,34 @@ fn start_log(verbose: u8) {
                 log::Level::Warn => "warning".to_owned(),
                 level => level.as_str().to_lowercase(),
             };
-            writeln!(out, "{level}: {}", record.args())
+            writeln!(out, "{level}: {}", tidy(&record.args().to_string()))
         })
         .init();
 }
 
-/// Writes `kind: text` to stderr, at most [`MOST_LINES`] lines of it. Nobody is left to be told if that fails.
+/// Writes `kind: text` to stderr. Nobody is left to be told if that fails.
 fn complain(kind: &str, text: impl Display) {
-    let text = text.to_string();
-    let mut lines: Vec<&str> = text.lines().collect();
-    if lines.len() > MOST_LINES {
-        lines.truncate(MOST_LINES);
-        lines.push("…");
+    let _ = writeln!(io::stderr().lock(), "{kind}: {}", tidy(&text.to_string()));
+}
+
+/// Text that may hold anything, fit for a terminal: control characters but newlines escaped, at most [`MOST_LINES`] lines, of
+/// each the beginning and the end, where the remedy is.
+fn tidy(text: &str) -> String {
+    const HEAD: usize = 280;
+    const TAIL: usize = 120;
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if lines.len() == MOST_LINES {
+            lines.push("…".to_owned());
+            break;
+        }
+        let mut line: Vec<char> = escaped(line).chars().collect();
+        if line.len() > HEAD + TAIL {
+            line.splice(HEAD..line.len() - TAIL, ['…']);
+        }
+        lines.push(line.into_iter().collect());
     }
-    let _ = writeln!(io::stderr().lock(), "{kind}: {}", lines.join("\n"));
+    lines.join("\n")
 }
 
 /// An error with its causes, and what to do where only the operating system spoke.
@@ -371,6 +385,16 @@ mod tests {
         assert_eq!(message(&e).matches("not found").count(), 1);
         assert!(message(&e).starts_with("a/b: ") && message(&e).ends_with("; check the path"));
         assert_eq!(message(&anyhow!("why").context("what")), "what: why");
+    }
+
+    #[test]
+    fn messages_are_tidy() {
+        assert_eq!(tidy("a\u{1b}[31m\r\nb\tc"), "a\\u{1b}[31m\nb\\tc");
+        let long = tidy(&format!("{}; do this", "x".repeat(100_000)));
+        assert_eq!(long.chars().count(), 401);
+        assert!(long.starts_with("xxx") && long.ends_with("xxx; do this"), "{long}");
+        assert_eq!(tidy(&"é".repeat(400)), "é".repeat(400));
+        assert_eq!(tidy(&"x\n".repeat(100)).lines().count(), MOST_LINES + 1);
     }
 
     #[test]
