@@ -2,14 +2,22 @@
 # Installs what the tests run on: two software Vulkan drivers, lavapipe and (where the distribution packages it) SwiftShader.
 # Prints, for the caller to evaluate, the variables that make both visible. Debian and Ubuntu; needs root or sudo only where
 # something is missing.
-set -eu
+set -eEu
+# ldconfig is there, and no part of an ordinary user's PATH on Debian.
+PATH=$PATH:/usr/sbin:/sbin
 
 say() { echo "$*" >&2; }
+trap 'say "setup-test-drivers.sh: line $LINENO failed: $BASH_COMMAND"' ERR
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-# Folders that are not there are no failure: each answers with nothing.
-find_icd() { find /usr/share/vulkan/icd.d /etc/vulkan/icd.d -name 'lvp_icd*.json' 2>/dev/null | sort | head -n 1; }
-find_swiftshader() { find /usr/lib/chromium /usr/lib/chromium-browser -name vk_swiftshader_icd.json 2>/dev/null | head -n 1; }
-loader() { /sbin/ldconfig -p 2>/dev/null | grep 'libvulkan\.so\.1' >/dev/null; }
+# The first of the files in these folders with that name. A folder that is not there is no failure.
+first() {
+    local name=$1
+    shift
+    { find "$@" -name "$name" 2>/dev/null || true; } | sort | sed -n 1p
+}
+find_icd() { first 'lvp_icd*.json' /usr/share/vulkan/icd.d /etc/vulkan/icd.d; }
+find_swiftshader() { first vk_swiftshader_icd.json /usr/lib/chromium /usr/lib/chromium-browser; }
+loader() { ldconfig -p | grep 'libvulkan\.so\.1' >/dev/null; }
 install() {
     say "installing $*"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2

@@ -353,7 +353,8 @@ fn check_values(p: &Parameter, data: &[f32], what: &str) -> Result<()> {
     let value = data[i];
     let why = if value.is_finite() { "a variance cannot be negative" } else { "every value must be finite" };
     let at = index(i, &p.shape);
-    Err(Error::Checkpoint(format!("{what}: tensor `{}` holds {value} at {at}; {why}", p.name)))
+    let name = &p.name;
+    Err(Error::Checkpoint(format!("{what}: tensor `{name}` holds {value} at {at}; {why}: save an undamaged model")))
 }
 
 /// A flat index as one per axis, e.g. `[3, 0, 1, 1]`.

@@ -218,6 +218,8 @@ impl Config {
     /// [`Error::Config`] with the key for an unknown, repeated or missing key, a wrong type, or a value out of range;
     /// [`Error::Format`] for text that is no JSON object.
     pub fn from_json(text: &str, what: &str) -> Result<Config> {
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let config = Keys::parse(text, what).and_then(Keys::into_config).and_then(|c| c.validate().map(|()| c));
         config.map_err(|e| match e {
             Error::Config { key, why } => Error::Config { key, why: format!("{why} (in {what})") },

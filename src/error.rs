@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be opened, read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", escaped(&path.to_string_lossy()))]
     Io {
         /// The file or folder concerned.
         path: PathBuf,
@@ -53,9 +53,9 @@ impl Error {
         Error::Io { path: path.as_ref().to_path_buf(), source }
     }
 
-    /// An [`Error::Format`].
+    /// An [`Error::Format`]; control characters in `what`, mostly a file's name, are escaped.
     pub fn format(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Self {
-        Error::Format { what: what.to_string(), why: why.to_string() }
+        Error::Format { what: escaped(&what.to_string()), why: why.to_string() }
     }
 
     /// An [`Error::Config`].
@@ -64,17 +64,36 @@ impl Error {
     }
 }
 
-/// Text from a file, made fit for one line of a message: control characters escaped, and cut after 120 characters.
-pub(crate) fn clip(text: &str) -> String {
-    const LONGEST: usize = 120;
+/// Text with its control characters escaped, which could move a terminal's cursor or pass for another message.
+pub(crate) fn escaped(text: &str) -> String {
     // `char::escape_debug` would escape quotes too, which only makes names harder to read.
-    let mut out = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == LONGEST {
-            out.push('…');
-            break;
-        }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
+}
+
+/// Text from a file, made fit for one line of a message: control characters escaped, and cut after 120 characters.
+pub(crate) fn clip(text: &str) -> String {
+    const LONGEST: usize = 120;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => escaped(&text[..end]) + "…",
+        None => escaped(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_files_stays_on_its_line() {
+        assert_eq!(clip("a\n\u{1b}[2J\"é"), "a\\n\\u{1b}[2J\"é");
+        assert_eq!(clip(&"é".repeat(120)), "é".repeat(120));
+        assert_eq!(clip(&"é".repeat(121)), "é".repeat(120) + "…");
+        let e = Error::io("a\nerror: b", std::io::ErrorKind::NotFound.into());
+        assert!(e.to_string().starts_with("a\\nerror: b: "), "{e}");
+        assert_eq!(Error::format("a\nb", "why").to_string(), "a\\nb: why");
+    }
 }

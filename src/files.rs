@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::Mmap;
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
@@ -28,37 +30,24 @@ pub fn open_mapped(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }
 
-/// Writes `bytes` to `path` so that afterwards there is either the whole new content or what was there before.
-///
-/// The bytes go to a temporary file in the same folder, which is flushed to the disk and renamed to `path`; on failure
-/// it is removed. A symbolic link is followed, permissions of an existing file are kept, and a pipe or device, which
-/// must not be replaced, is written to directly.
-///
-/// # Errors
-/// [`Error::Io`] naming `path`, also where it is a folder or a read-only file.
-pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_aside_io(path, bytes).map_err(|e| Error::io(path, e))
+/// Temporary files that are there now. Whoever holds the lock keeps others from appearing.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write_aside_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Renaming over a link would replace the link; its target is what the caller means.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let existing = fs::metadata(&target).ok();
-    if let Some(existing) = &existing {
-        if existing.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder; give the name of a file in it"));
-        }
-        if !existing.is_file() {
-            return fs::write(&target, bytes);
-        }
-        if existing.permissions().readonly() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "is read-only; choose another name"));
-        }
+/// Takes a path out of [`UNFINISHED`] when its file is gone.
+struct Registered(PathBuf);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        unfinished().retain(|path| *path != self.0);
     }
-    let folder = match target.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+}
+
+/// A temporary file, of which [`exit_unfinished`] knows.
+fn new_aside(folder: &Path) -> io::Result<(Registered, NamedTempFile)> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {
@@ -66,10 +55,114 @@ fn write_aside_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
         // What any new file gets, less the umask, instead of the temporary file's 0600.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut aside = builder.prefix(".spikeshade-").tempfile_in(folder)?;
+    let mut unfinished = unfinished();
+    let file = builder.prefix(".spikeshade-").tempfile_in(folder)?;
+    unfinished.push(file.path().to_path_buf());
+    Ok((Registered(file.path().to_path_buf()), file))
+}
+
+/// Removes the temporary files of unfinished writes and ends the process, for a signal that asks for its end.
+pub fn exit_unfinished(code: i32) -> ! {
+    // Held until the end, so that no other file appears.
+    let unfinished = unfinished();
+    for path in unfinished.iter() {
+        let _ = fs::remove_file(path);
+    }
+    std::process::exit(code)
+}
+
+/// Writes `bytes` to `path` so that afterwards there is either the whole new content or what was there before.
+///
+/// The bytes go to a temporary file in the same folder, which is flushed to the disk and renamed to `path`; on failure
+/// it is removed. A symbolic link is followed, also one to a file that is not there yet, permissions of an existing file
+/// are kept, and a pipe or device, which must not be replaced, is written to directly.
+///
+/// A process that is killed meanwhile leaves the temporary file, `.spikeshade-…`, unless it handles the signal and calls
+/// [`exit_unfinished`], as the `spikeshade` program does.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`, also where it is a folder or a read-only file.
+pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_aside_io(path, bytes).map_err(|e| Error::io(path, without_aside(e)))
+}
+
+/// Checks that [`write_aside`] could write to `path` now, and leaves nothing behind.
+///
+/// # Errors
+/// [`Error::Io`] as of [`write_aside`].
+pub fn check_writable(path: &Path) -> Result<()> {
+    let check = || match destination(path)? {
+        Destination::Direct(_) => Ok(()),
+        Destination::File { target, .. } => match new_aside(folder_of(&target)) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                let folder = folder_of(&target).display();
+                let why = format!("no file can be made in {folder}: {}; choose another folder", without_aside(e));
+                // Not the kind of a missing or locked file: the remedy is said.
+                Err(io::Error::other(why))
+            }
+        },
+    };
+    check().map_err(|e| Error::io(path, e))
+}
+
+/// The error less the name of a temporary file, of which nobody knows.
+fn without_aside(e: io::Error) -> io::Error {
+    let text = e.to_string();
+    match text.split_once(" at path \"") {
+        Some((why, at)) if at.contains(".spikeshade-") => io::Error::new(e.kind(), why.to_owned()),
+        _ => e,
+    }
+}
+
+/// Where a write goes.
+enum Destination {
+    /// To a pipe or device.
+    Direct(PathBuf),
+    /// To a file, which may have permissions already.
+    File { target: PathBuf, permissions: Option<fs::Permissions> },
+}
+
+fn destination(path: &Path) -> io::Result<Destination> {
+    // Renaming over a link would replace the link; its target is what the caller means.
+    let mut target = path.to_path_buf();
+    while let Ok(next) = fs::read_link(&target) {
+        // Links in a circle, which the system finds, would be followed for ever.
+        if let Err(e) = fs::metadata(&target)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            return Err(e);
+        }
+        target = folder_of(&target).join(next);
+    }
+    let Ok(existing) = fs::metadata(&target) else { return Ok(Destination::File { target, permissions: None }) };
+    if existing.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder; give the name of a file in it"));
+    }
+    if !existing.is_file() {
+        return Ok(Destination::Direct(target));
+    }
+    if existing.permissions().readonly() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "is read-only; choose another name"));
+    }
+    Ok(Destination::File { target, permissions: Some(existing.permissions()) })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn write_aside_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (target, permissions) = match destination(path)? {
+        Destination::Direct(target) => return fs::write(target, bytes),
+        Destination::File { target, permissions } => (target, permissions),
+    };
+    let folder = folder_of(&target);
+    // Dropped in reverse order: the file, then its registration.
+    let (_registered, mut aside) = new_aside(folder)?;
     aside.write_all(bytes)?;
-    if let Some(existing) = existing {
-        aside.as_file().set_permissions(existing.permissions())?;
+    if let Some(permissions) = permissions {
+        aside.as_file().set_permissions(permissions)?;
     }
     // Before the rename, or a power cut could leave the new name with no content.
     aside.as_file().sync_all()?;
@@ -113,8 +206,11 @@ mod tests {
         locked.set_readonly(true);
         fs::set_permissions(&file, locked).unwrap();
         for path in [folder.path().to_path_buf(), file.join("below"), folder.path().join("none/x"), file.clone()] {
-            let message = write_aside(&path, b"new").unwrap_err().to_string();
-            assert!(message.contains(&path.display().to_string()), "{message}");
+            for e in [write_aside(&path, b"new").unwrap_err(), check_writable(&path).unwrap_err()] {
+                let message = e.to_string();
+                assert!(message.contains(&path.display().to_string()), "{message}");
+                assert!(!message.contains(".spikeshade-"), "{message}");
+            }
         }
         assert_eq!(fs::read(&file).unwrap(), b"kept");
         assert_eq!(names(folder.path()), ["file"]);
@@ -135,6 +231,23 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        // Links to what is not there yet, by way of another link and out of a folder's own link.
+        let (far, ahead) = (folder.path().join("far"), folder.path().join("ahead"));
+        fs::create_dir(&far).unwrap();
+        symlink("far", folder.path().join("short")).unwrap();
+        symlink("short/further", &ahead).unwrap();
+        symlink("made", far.join("further")).unwrap();
+        check_writable(&ahead).unwrap();
+        assert_eq!(names(&far), ["further"]);
+        write_aside(&ahead, b"new").unwrap();
+        assert!(fs::symlink_metadata(&ahead).unwrap().is_symlink());
+        assert_eq!(fs::read(far.join("made")).unwrap(), b"new");
+        let circle = folder.path().join("circle");
+        symlink("circle", &circle).unwrap();
+        for message in [write_aside(&circle, b"new").unwrap_err(), check_writable(&circle).unwrap_err()] {
+            assert!(message.to_string().contains("circle"), "{message}");
+        }
+        assert!(fs::symlink_metadata(&circle).unwrap().is_symlink());
         write_aside(Path::new("/dev/null"), b"gone").unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }

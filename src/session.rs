@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::config::Config;
 use crate::gpu::{Adapters, Context, Limits, MemoryPlan, Plan};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
@@ -70,8 +71,8 @@ impl Device {
     /// What recordings for it are kept within.
     pub fn limits(&self) -> Limits {
         match self {
-            // The host has no bindings: nothing needs to be cut.
-            Device::Cpu => Limits { binding: u64::MAX, buffer: u64::MAX, ..Limits::default() },
+            // The host has no bindings and no workgroups: nothing needs to be cut.
+            Device::Cpu => Limits { binding: u64::MAX, buffer: u64::MAX, groups: u32::MAX, ..Limits::default() },
             Device::Gpu(context) => context.limits(),
         }
     }
@@ -142,8 +143,8 @@ impl Session {
     /// A batch whose tensors exceed what the device takes is run in parts.
     ///
     /// # Errors
-    /// [`Error::Input`] for an empty batch, a wrong length, a value that is not finite or a T outside 1..=32; [`Error::Gpu`],
-    /// [`Error::DeviceLost`].
+    /// [`Error::Input`] for an empty batch, a wrong length, a value that is not finite, a T outside 1..=32, or logits that
+    /// overflow; [`Error::Gpu`], [`Error::DeviceLost`].
     pub async fn run(&mut self, input: &Input, timesteps: Option<usize>, options: Options) -> Result<Output> {
         let model = self.model.clone();
         let config = model.config();
@@ -189,7 +190,15 @@ impl Session {
             outputs.push((batch, self.run_part(shape, options, &pixels).await?));
             first += batch;
         }
-        Ok(merge(outputs, self.model.config().num_classes))
+        let output = merge(outputs, self.model.config().num_classes);
+        if !output.logits.iter().flatten().all(|x| x.is_finite()) {
+            return Err(Error::Input(
+                "the model's logits are not finite: its weights or the input are too large for f32; scale them down, or use \
+                 another checkpoint"
+                    .to_owned(),
+            ));
+        }
+        Ok(output)
     }
 
     /// [`Session::run`], waiting for it.
@@ -221,10 +230,14 @@ impl Session {
         let (batch, memory) = part_that_fits(&self.model, whole, options, self.device.limits())?;
         if matches!(self.device, Device::Cpu) {
             // An allocation that fails later ends the process; asked for like this, it is an error.
-            let bytes = usize::try_from(memory.total()).unwrap_or(usize::MAX);
-            Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| {
-                let gib = memory.total() >> 30;
-                Error::Input(format!("an image of this model takes {gib} GiB of memory, more than there is; use a smaller `img_size` or T"))
+            let (img_size, steps) = (self.model.config().img_size, whole.timesteps);
+            let bytes = memory.total() + host_extra(self.model.config(), InputShape { batch, ..whole });
+            Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|_| {
+                let gib = bytes as f64 / (1u64 << 30) as f64;
+                Error::Input(format!(
+                    "a batch of {batch} at `img_size` {img_size} and `T` {steps} takes {gib:.2} GiB of memory, more than there \
+                     is; use a smaller batch, `img_size` or `T`"
+                ))
             })?;
         }
         self.parts.insert((whole, options), batch);
@@ -278,6 +291,17 @@ pub fn part_that_fits(
             _ => batch = batch.div_ceil(2),
         }
     }
+}
+
+/// Bytes that the reference executor takes beside a memory plan's: the input in the layout of a tensor, and what its loops note
+/// of each row of the largest tensor, plus something for its threads.
+fn host_extra(config: &Config, shape: InputShape) -> u64 {
+    const EACH_ROW: u64 = 64;
+    const THREADS: u64 = 16 << 20;
+    let rows = (shape.timesteps * shape.batch) as u64 * (config.img_size as u64).pow(2);
+    let steps_of_input = if shape.sequence { 1 } else { shape.timesteps as u64 };
+    let pixels = rows / steps_of_input * 16 * crate::tensor::vectors(config.in_chans) as u64;
+    pixels + rows * EACH_ROW + THREADS
 }
 
 /// Images `first..first + batch` of every timestep as rows of padded pixels, `[T or 1][B][H·W][4⌈C/4⌉]`.

@@ -7,10 +7,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+#[cfg(target_os = "linux")]
+use std::time::Instant;
 
 use serde_json::Value;
+#[cfg(target_os = "linux")]
+use spikeshade::checkpoint::Tensor;
 use spikeshade::checkpoint::{Checkpoint, Dtype};
 use spikeshade::config::Config;
+#[cfg(target_os = "linux")]
+use spikeshade::config::Parameter;
 use spikeshade::gpu::Limits;
 use spikeshade::tensor_file::{self, Data, TensorFile};
 use tempfile::TempDir;
@@ -129,7 +135,11 @@ fn broken_checkpoints() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("renamed.safetensors", changed(|t, _| t[3].0 = "another.weight".into()), "missing"),
         ("prefixed.safetensors", changed(|t, _| t.iter_mut().for_each(|t| t.0 = format!("module.{}", t.0))), "missing"),
         ("reshaped.safetensors", changed(|t, _| t[0].1.insert(0, 1)), "expected"),
-        ("nan.safetensors", changed(|t, _| t.iter_mut().for_each(|t| floats(&mut t.2).fill(f32::NAN))), "NaN"),
+        (
+            "nan.safetensors",
+            changed(|t, _| t.iter_mut().for_each(|t| floats(&mut t.2).fill(f32::NAN))),
+            "undamaged model",
+        ),
         ("no-config.safetensors", changed(|_, m| m.clear()), "config"),
         (
             "bad-config.safetensors",
@@ -205,6 +215,7 @@ fn mistakes_in_arguments_exit_with_2() {
         &["classify", "--invert", "perhaps", "x.png"],
         &["eval", "--model", MNIST],
         &["eval", "--model", MNIST, "--data", ".", "--split", "dev"],
+        &["eval", "--model", MNIST, "--data", ".", "--limit", "0"],
         &["forward", "--model", MNIST],
         &["convert", MNIST],
         &["convert", MNIST, "out", "--dtype", "f8"],
@@ -284,6 +295,9 @@ fn classify_goes_on_after_an_unreadable_picture() {
         file(&dir, &format!("many/{i}.PNG"), "nothing");
     }
     assert!(refused(["classify", str(&dir.path().join("many"))], "0.PNG", None).contains("25 more"));
+    let found = run(["classify", "--json", str(&dir.path().join("many"))]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(found["failed"].as_array().unwrap().len(), 40);
 }
 
 #[test]
@@ -310,10 +324,221 @@ fn unusable_pictures_are_refused() {
         ("bare", "name one that has some"),
         ("notes", "name one that has some"),
     ] {
-        for json in [&[][..], &["--json"]] {
-            let path = dir.path().join(name);
-            let message = refused([&["classify", str(&path)], json].concat(), name, None);
-            assert!(message.contains(why), "{message}");
+        let path = dir.path().join(name);
+        let message = refused(["classify", str(&path)], name, None);
+        assert!(message.contains(why), "{message}");
+        // Its document says so too.
+        let output = run(["classify", "--json", str(&path)]);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), message));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&found["images"], &found["device"]), (&Value::Array(vec![]), &Value::Null));
+        assert_eq!(found["failed"][0]["image"], str(&path));
+        assert!(found["failed"][0]["error"].as_str().unwrap().contains(why), "{found}");
+    }
+}
+
+/// Waiting for a writer, or reading for ever, is no answer.
+#[cfg(target_os = "linux")]
+#[test]
+fn pipes_and_devices_are_refused() {
+    let dir = folder();
+    let pipe = dir.path().join("pipe.png");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let link = dir.path().join("link.png");
+    std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+    fs::create_dir(dir.path().join("cifar")).unwrap();
+    file(&dir, "cifar/data_batch_1.bin", [7; 3073]);
+    fs::hard_link(&pipe, dir.path().join("cifar/data_batch_2.bin")).unwrap();
+    fs::create_dir_all(dir.path().join("set/0")).unwrap();
+    fs::hard_link(&pipe, dir.path().join("set/0/pipe.png")).unwrap();
+    for class in 1..10 {
+        file(&dir, &format!("set/{class}/x.png"), huge_png());
+    }
+    for path in [&pipe, &link] {
+        refused(["classify", str(path)], "no regular file", None);
+        refused(["inspect", str(path)], "no regular file", None);
+    }
+    for (data, name) in [("pipe.png", "pipe.png"), ("link.png", "link.png"), ("cifar", "batch_2"), ("set", "pipe.png")]
+    {
+        let data = dir.path().join(data);
+        let args = ["eval", "-m", MNIST, "-d", "cpu", "--split", "train", "--data", str(&data)];
+        assert!(refused(args, "no regular file", None).contains(name));
+    }
+    // A link to a picture is one.
+    let two = dir.path().join("two.png");
+    std::os::unix::fs::symlink(format!("{IMAGES}/two.png"), &two).unwrap();
+    good(["classify", "-d", "cpu", str(&two)]);
+}
+
+/// What a file's name or content holds cannot move the cursor, nor pass for a line of the program's.
+#[cfg(target_os = "linux")]
+#[test]
+fn text_of_files_is_escaped() {
+    let dir = folder();
+    let name = "a\u{1b}[2Jb\nerror: c.png";
+    let bad = file(&dir, &format!("bad/{name}"), "no picture");
+    let good_one = dir.path().join(name);
+    fs::copy(format!("{IMAGES}/two.png"), &good_one).unwrap();
+    let shown = "a\\u{1b}[2Jb\\nerror: c.png";
+    for path in [str(&bad), str(&dir.path().join(format!("absent{name}")))] {
+        let message = refused(["classify", path], shown, None);
+        assert!(message.lines().count() == 1 && !message.contains('\u{1b}'), "{message}");
+    }
+    assert!(good(["classify", "-d", "cpu", str(&good_one)]).lines().next().unwrap().ends_with(shown));
+    // Names without end.
+    let (mut tensors, metadata) = parts(MNIST);
+    tensors.push((format!("\u{1b}{}", "x".repeat(1 << 16)), vec![1], Data::F32(vec![0.0])));
+    let model = file(&dir, "more.safetensors", tensor_file::to_bytes(tensors, &metadata).unwrap());
+    let message = text(&run(["inspect", str(&model)]).stderr);
+    assert!(message.starts_with("warning: ") && message.len() < 600 && !message.contains('\u{1b}'), "{message}");
+    let class = format!("\u{1b}{}", "x".repeat(200));
+    file(&dir, &format!("set/{class}/x.png"), "");
+    let message =
+        refused(["eval", "-m", MNIST, "-d", "cpu", "--data", str(&dir.path().join("set"))], "rename it", None);
+    assert!(message.len() < 600 && !message.contains('\u{1b}'), "{message}");
+}
+
+/// Finite weights whose sums are not: no probability is made up of them.
+#[test]
+fn overflowing_logits_are_an_error() {
+    let dir = folder();
+    let (mut tensors, metadata) = parts(MNIST);
+    for (name, _, data) in &mut tensors {
+        if name.starts_with("head.") {
+            floats(data).fill(3e38);
+        }
+    }
+    let model = file(&dir, "large.safetensors", tensor_file::to_bytes(tensors, &metadata).unwrap());
+    let (picture, data) = (format!("{IMAGES}/two.png"), digits(&dir));
+    for device in devices() {
+        refused(["classify", "-m", str(&model), "-d", &device, &picture], "not finite", None);
+        refused(["eval", "-m", str(&model), "-d", &device, "--data", str(&data)], "not finite", None);
+    }
+}
+
+/// A small file can ask for more memory than there is.
+#[cfg(target_os = "linux")]
+#[test]
+fn too_little_memory_is_an_error() {
+    let dir = folder();
+    let model = |img_size| {
+        let small =
+            Config { embed_dim: 8, num_heads: 1, mlp_ratio: 1, timesteps: 32, ..Config::preset("tiny").unwrap() };
+        let config = Config { img_size, pooling_stat: [false; 4], ..small };
+        let filled = |p: Parameter| (p.name.clone(), Tensor { data: vec![0.5; p.elements() as usize], shape: p.shape });
+        let tensors = config.parameters().into_iter().map(filled).collect();
+        let (metadata, unexpected) = Default::default();
+        let path = dir.path().join(format!("{img_size}.safetensors"));
+        Checkpoint { config, tensors, metadata, unexpected, dtype: Dtype::F32 }.save(&path, Dtype::F32).unwrap();
+        path
+    };
+    let run = |model: &Path, kib: usize| {
+        let mut shell = Command::new("sh");
+        // Each thread reserves addresses, which the limit counts as memory.
+        shell.env("RAYON_NUM_THREADS", "2");
+        shell.args(["-c", "ulimit -v $0; exec \"$@\"", &kib.to_string(), env!("CARGO_BIN_EXE_spikeshade")]);
+        shell.args(["classify", "-d", "cpu", "-m", str(model), &format!("{IMAGES}/two.png")]).output().unwrap()
+    };
+    let message = is_refusal(&run(&model(4096), 3 << 20), "`img_size` 4096");
+    assert!(message.contains("`T` 32") && message.contains("use a smaller"), "{message}");
+    // From what starts the program to what suffices: an error or a result, and no abort between.
+    let model = model(256);
+    let (mut refusals, mut results) = (0, 0);
+    for kib in (250_000..=750_000).step_by(10_000) {
+        let output = run(&model, kib);
+        if output.status.success() {
+            results += 1;
+        } else {
+            is_refusal(&output, "`img_size` 256");
+            refusals += 1;
+        }
+        if results > 4 {
+            break;
+        }
+    }
+    assert!(refusals > 0 && results > 0, "{refusals} {results}");
+}
+
+/// Drivers look for a display there, and complain where it is unset.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_runtime_folder_is_no_trouble() {
+    for args in [&["devices"][..], &["classify", "-d", "gpu", &format!("{IMAGES}/two.png")]] {
+        for value in [None, Some("")] {
+            let mut program = program();
+            program.args(args).env_remove("XDG_RUNTIME_DIR").envs(value.map(|v| ("XDG_RUNTIME_DIR", v)));
+            let output = program.output().unwrap();
+            let message = text(&output.stderr);
+            if output.status.success() {
+                assert!(!message.lines().any(|l| l.starts_with("error:")), "{message}");
+            } else {
+                // No adapter at all.
+                assert_eq!(message.lines().filter(|l| l.starts_with("error:")).count(), 1, "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn links_in_an_archive_are_counted() {
+    let dir = folder();
+    let mut archive = tar::Builder::new(Vec::new());
+    let picture = fs::read(format!("{IMAGES}/two.png")).unwrap();
+    for class in 0..10 {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(picture.len() as u64);
+        archive.append_data(&mut header, format!("{class}/a.png"), &picture[..]).unwrap();
+        header.set_size(0);
+        header.set_entry_type(if class % 2 == 0 { tar::EntryType::Symlink } else { tar::EntryType::Link });
+        archive.append_link(&mut header, format!("{class}/b.png"), "0/a.png").unwrap();
+    }
+    let data = file(&dir, "set.tar", archive.into_inner().unwrap());
+    let output = run(["eval", "-m", MNIST, "-d", "cpu", "--data", str(&data)]);
+    assert!(text(&output.stdout).starts_with("1 of 10 right\n"), "{}", text(&output.stdout));
+    let message = text(&output.stderr);
+    assert!(message.starts_with("warning: ") && message.contains("set.tar: 10 of its pictures are links"), "{message}");
+}
+
+/// Labels that mean something else are nobody's fault that can be seen for sure.
+#[test]
+fn other_class_names_are_warned_of() {
+    let dir = folder();
+    let named = |name: &str, names: Option<Vec<String>>| {
+        let (tensors, mut metadata) = parts(MNIST);
+        let config = Config { class_names: names, ..Config::from_json(&metadata["config"], name).unwrap() };
+        metadata.insert("config".to_owned(), config.to_json());
+        file(&dir, name, tensor_file::to_bytes(tensors, &metadata).unwrap())
+    };
+    let words = |words: &str| Some(words.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let clothes = "top trousers pullover dress coat sandal shirt sneaker bag boot";
+    let models = [
+        named("plain", None),
+        named("digits", words("zero one two three four five six seven eight nine")),
+        named("clothes", words(clothes)),
+        named("capitals", words(&clothes.to_uppercase())),
+    ];
+    file(
+        &dir,
+        "idx/t10k-images-idx3-ubyte",
+        [&[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28][..], &[9; 784]].concat(),
+    );
+    file(&dir, "idx/t10k-labels-idx1-ubyte", [0, 0, 8, 1, 0, 0, 0, 1, 3]);
+    file(&dir, "cifar/test_batch.bin", [3; 3073]);
+    file(&dir, "cifar/batches.meta.txt", clothes.split(' ').rev().collect::<Vec<_>>().join("\n"));
+    file(&dir, "unnamed/test_batch.bin", [3; 3073]);
+    for (data, warned) in [("idx", ["clothes", "capitals"]), ("cifar", ["digits", ""]), ("unnamed", ["", ""])] {
+        let data = dir.path().join(data);
+        for model in &models {
+            let args = ["eval", "-m", str(model), "-d", "cpu", "--data", str(&data), "--limit", "18446744073709551615"];
+            let output = run(args);
+            let message = text(&output.stderr);
+            assert!(output.status.success(), "{message}");
+            if warned.contains(&model.file_name().unwrap().to_str().unwrap()) {
+                assert!(message.starts_with("warning: ") && message.lines().count() == 1, "{message}");
+                assert!(message.contains(str(&data)) && message.contains("accuracy means nothing"), "{message}");
+            } else {
+                assert!(message.is_empty(), "{message}");
+            }
         }
     }
 }
@@ -528,6 +753,74 @@ fn unwritable_outputs_are_refused() {
     assert_eq!(fs::read(&locked).unwrap(), b"kept");
 }
 
+/// Before any work is done, and whoever runs this: nobody can make a file there.
+#[cfg(target_os = "linux")]
+#[test]
+fn unwritable_folders_are_seen_first() {
+    let dir = folder();
+    let (model, input, _) = split_fixture(TINY, &dir);
+    let (absent, out) = (dir.path().join("absent"), "/proc/self/fdinfo/out.safetensors");
+    for args in [
+        &["forward", "-m", str(&absent), "-i", str(&input), "-o", out][..],
+        &["forward", "-m", str(&model), "-i", str(&input), "-o", out],
+        &["convert", str(&model), out],
+        &["convert", str(&absent), out],
+        &["init", "--preset", "imagenet-8-768", "--out", out],
+    ] {
+        let message = refused(args, "no file can be made in /proc/self/fdinfo: ", None);
+        assert!(message.starts_with(&format!("error: {out}: ")), "{message}");
+        assert!(message.ends_with("; choose another folder\n") && !message.contains(".spikeshade"), "{message}");
+    }
+}
+
+/// Whenever the end comes, there is a whole file or none.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    let dir = folder();
+    let (model, out) = (dir.path().join("m.safetensors"), dir.path().join("out/m.safetensors"));
+    fs::create_dir(out.parent().unwrap()).unwrap();
+    let config = Config { embed_dim: 512, depth: 4, ..Config::preset("tiny").unwrap() };
+    let filled = |p: Parameter| (p.name.clone(), Tensor { data: vec![1.0; p.elements() as usize], shape: p.shape });
+    let tensors = config.parameters().into_iter().map(filled).collect();
+    let (metadata, unexpected) = Default::default();
+    Checkpoint { config, tensors, metadata, unexpected, dtype: Dtype::F32 }.save(&model, Dtype::F32).unwrap();
+    let start = Instant::now();
+    good(["convert", str(&model), str(&out)]);
+    let (whole, size) = (start.elapsed(), fs::metadata(&out).unwrap().len());
+    let names = || -> Vec<_> {
+        fs::read_dir(out.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let mut interrupted = 0;
+    for round in 0..24 {
+        fs::remove_file(&out).ok();
+        // Signals may be ignored where the tests run, and that would be inherited.
+        let mut program = Command::new("env");
+        program.arg("--default-signal").arg(env!("CARGO_BIN_EXE_spikeshade"));
+        program.args(["convert", str(&model), str(&out)]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = program.spawn().unwrap();
+        if round % 2 == 0 {
+            std::thread::sleep(whole * round / 24);
+        } else {
+            // While it writes: the file that is there at first, empty, is a test of the folder.
+            let writes = |name: &String| {
+                let size = fs::metadata(out.with_file_name(name)).map_or(0, |m| m.len());
+                name.starts_with(".spikeshade-") && size > 0
+            };
+            while !names().iter().any(writes) && child.try_wait().unwrap().is_none() {}
+        }
+        let signal = if round % 3 == 0 { "-INT" } else { "-TERM" };
+        Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
+        let status = child.wait().unwrap();
+        // Or at an end of its own, or before there is anything to remove.
+        assert!(matches!(status.code(), Some(0 | 130) | None), "{status}");
+        interrupted += usize::from(status.code() == Some(130));
+        assert!(names().is_empty() || names() == ["m.safetensors"], "{:?}", names());
+        assert!(fs::metadata(&out).map_or(size, |m| m.len()) == size);
+    }
+    assert!(interrupted > 3, "{interrupted} of 24");
+}
+
 #[test]
 fn convert_keeps_what_matters() {
     let dir = folder();
@@ -589,6 +882,28 @@ fn init_makes_a_model_that_runs() {
     let config = file(&dir, "c.json", "{");
     refused(["init", "--config", str(&config), "--out", str(&never)], "c.json", Some(&never));
     assert_eq!(run(["init", "--out", str(&never)]).status.code(), Some(2));
+    for source in ["--preset", "--config"] {
+        let output = run(["init", source, "tiny"]);
+        assert_eq!(output.status.code(), Some(2));
+        is_refusal(&output, "--out");
+    }
+    // The byte order mark of an editor is no part of the configuration.
+    let text = format!("\u{feff}{}", Config::preset("tiny").unwrap().to_json());
+    for name in ["mark.json", "mark"] {
+        let config = file(&dir, name, &text);
+        assert_eq!(json(["inspect", str(&config), "--json"])["parameters"], 28_942);
+        good(["init", "--config", str(&config), "--out", str(&model), "--force"]);
+    }
+    let listed = good(["init", "--preset", "list"]);
+    let as_json = json(["init", "--preset", "list", "--json"]);
+    assert_eq!(as_json["presets"].as_array().unwrap().len(), Config::presets().len());
+    for ((name, text), listed) in Config::presets().iter().zip(listed.lines()) {
+        assert!(listed.starts_with(name) && listed.ends_with(text), "{listed}");
+    }
+    assert_eq!(
+        (&as_json["presets"][0]["name"], as_json["presets"][0]["description"].is_string()),
+        (&"tiny".into(), true)
+    );
 }
 
 #[test]
@@ -690,8 +1005,10 @@ fn devices_are_listed() {
     let name = adapters[0]["name"].as_str().unwrap();
     let found = json(["classify", "--json", "--device", name, &format!("{IMAGES}/two.png")]);
     assert_eq!(found["images"][0]["top"][0]["class"], 2);
-    for nonsense in ["99", "Abacus 3000"] {
-        refused(["classify", "--device", nonsense, &format!("{IMAGES}/two.png")], nonsense, None);
+    for nonsense in ["99", "Abacus 3000", "", " "] {
+        let args = ["classify", "--device", nonsense, &format!("{IMAGES}/two.png")];
+        let message = refused(args, &format!("no adapter `{nonsense}`"), None);
+        assert!(message.contains(name), "{message}");
     }
 }
 

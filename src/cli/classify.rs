@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Common, RunArgs, StrictArgs, class_name, complain, count, message, print, print_json, ranked};
 use crate::checkpoint::Checkpoint;
 use crate::data::{Invert, Picture, Preparation};
+use crate::error::escaped;
 use crate::layers::Options;
 use crate::model::Model;
 use crate::session::{Device, Input, Session};
@@ -35,7 +36,7 @@ light border is inverted, and its ink is scaled and centred as MNIST's was. Any
 other model gets the central square of the picture at its own size.
 
 A picture that cannot be read is reported on stderr and the others are
-classified; the exit code is then 1.";
+classified; the exit code is then 1. With --json, `failed` lists it.";
 
 /// Say what is in pictures: the five most likely classes of each
 #[derive(Args)]
@@ -167,13 +168,12 @@ impl Classify {
                 } else {
                     let lines: String =
                         top.iter().map(|(_, name, p)| format!("  {:6.2} %  {name}\n", 100.0 * p)).collect();
-                    print(&format!("{}\n{lines}", path.display()))?;
+                    print(&format!("{}\n{lines}", escaped(&path.to_string_lossy())))?;
                 }
             }
         }
         failures.conclude();
-        let Some(session) = session else { return Ok(ExitCode::FAILURE) };
-        let (rate, each) = (spikes as f64 / (possible as f64).max(1.0), seconds / done as f64);
+        let (rate, each) = (spikes as f64 / (possible as f64).max(1.0), seconds / done.max(1) as f64);
         if common.json {
             let failed: Vec<Value> = failures
                 .0
@@ -182,14 +182,15 @@ impl Classify {
                 .collect();
             print_json(&json!({
                 "model": self.model.as_ref().map_or("built-in".to_owned(), |m| m.display().to_string()),
-                "device": session.device().name(),
+                // None was opened, nor anything measured, if no picture could be read.
+                "device": session.as_ref().map(|s| s.device().name()),
                 "timesteps": self.run.timesteps.unwrap_or(model.config().timesteps),
                 "images": results,
                 "failed": failed,
-                "seconds_per_image": each,
-                "firing_rate": rate,
+                "seconds_per_image": session.as_ref().map(|_| each),
+                "firing_rate": session.as_ref().map(|_| rate),
             }))?;
-        } else {
+        } else if let Some(session) = &session {
             print(&summary(done, session.device(), each, rate))?;
         }
         Ok(if failures.0.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -231,7 +232,7 @@ fn pictures_at(path: &Path) -> Result<Vec<PathBuf>> {
     if found.is_empty() {
         bail!(
             "{}: no .png, .jpg, .jpeg or .bmp file is directly in this folder; name one that has some",
-            path.display()
+            escaped(&path.to_string_lossy())
         );
     }
     found.sort();

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -45,7 +46,7 @@ pub(super) struct Eval {
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = count())]
     batch: usize,
     /// Only the first N pictures
-    #[arg(short, long, value_name = "N", value_parser = count())]
+    #[arg(short, long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     limit: Option<usize>,
     #[command(flatten)]
     run: RunArgs,

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::{Common, check_output, grouped, human_bytes, print, print_json, shows_progress};
+use super::{Cli, Common, check_output, grouped, human_bytes, print, print_json, shows_progress};
 use crate::checkpoint::Dtype;
 use crate::config::Config;
 use crate::init::init;
@@ -35,8 +36,8 @@ pub(super) struct Init {
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
     /// The .safetensors file to write; it appears whole or not at all
-    #[arg(short, long, value_name = "M")]
-    out: PathBuf,
+    #[arg(short, long, value_name = "M", required_unless_present = "preset")]
+    out: Option<PathBuf>,
     /// Number type
     #[arg(long, value_enum, default_value_t)]
     dtype: InitDtype,
@@ -49,7 +50,7 @@ pub(super) struct Init {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// A built-in configuration
+    /// A built-in configuration; `list` shows them and makes nothing
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// A JSON file with the configuration
@@ -80,19 +81,49 @@ impl Source {
 
 fn preset(name: &str) -> Result<Config> {
     let Some(config) = Config::preset(name) else {
-        let list: Vec<String> = Config::presets().iter().map(|(name, text)| format!("  {name:<17}{text}")).collect();
-        bail!("there is no preset `{}`; the presets are\n{}", crate::error::clip(name), list.join("\n"));
+        bail!("there is no preset `{}`; the presets are\n{}", crate::error::clip(name), presets("  "));
     };
     Ok(config)
 }
 
+/// A line for each preset.
+fn presets(indent: &str) -> String {
+    Config::presets().iter().map(|(name, text)| format!("{indent}{name:<17}{text}\n")).collect()
+}
+
+fn print_presets(common: &Common) -> Result<ExitCode> {
+    if common.json {
+        let list: Vec<_> =
+            Config::presets().iter().map(|(name, text)| json!({ "name": name, "description": text })).collect();
+        print_json(&json!({ "presets": list }))?;
+    } else {
+        print(&presets(""))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A mistake in the arguments that clap does not see, as --out is needed by all presets but `list`.
+fn missing_output() -> ! {
+    let mut program = Cli::command();
+    program.build();
+    let why = "give the file to write: --out M";
+    match program.find_subcommand_mut("init") {
+        Some(init) => init.error(ErrorKind::MissingRequiredArgument, why).exit(),
+        None => program.error(ErrorKind::MissingRequiredArgument, why).exit(),
+    }
+}
+
 impl Init {
     pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
+        if self.source.preset.as_deref() == Some("list") {
+            return print_presets(common);
+        }
+        let Some(out) = &self.out else { missing_output() };
         let config = self.source.config()?;
         let inputs: Vec<_> = self.source.config.iter().map(PathBuf::as_path).collect();
-        check_output(&self.out, &inputs)?;
-        if !self.force && self.out.symlink_metadata().is_ok() {
-            bail!("{}: is there already; choose another name, or replace it with --force", self.out.display());
+        check_output(out, &inputs)?;
+        if !self.force && out.symlink_metadata().is_ok() {
+            bail!("{}: is there already; choose another name, or replace it with --force", out.display());
         }
         let dtype = match self.dtype {
             InitDtype::F32 => Dtype::F32,
@@ -112,16 +143,16 @@ impl Init {
         });
         bar.finish_and_clear();
         let made = made?;
-        made.checkpoint.save(&self.out, dtype)?;
+        made.checkpoint.save(out, dtype)?;
 
         let parameters = config.trainable_parameters();
-        let bytes = std::fs::metadata(&self.out).map_or(0, |m| m.len());
+        let bytes = std::fs::metadata(out).map_or(0, |m| m.len());
         if common.json {
             let rates: serde_json::Map<_, _> = made.rates.iter().map(|(layer, r)| (layer.clone(), json!(r))).collect();
             // By way of its text, where an f32 has the fewest digits.
             let config: serde_json::Value = serde_json::from_str(&config.to_json())?;
             print_json(&json!({
-                "path": self.out.display().to_string(),
+                "path": out.display().to_string(),
                 "config": config,
                 "seed": self.seed,
                 "dtype": dtype.name(),
@@ -133,7 +164,7 @@ impl Init {
         }
         let mut text = format!(
             "{}: {} parameters, {dtype}, {}, seed {}\n",
-            self.out.display(),
+            out.display(),
             grouped(parameters),
             human_bytes(bytes),
             self.seed

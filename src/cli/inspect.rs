@@ -77,7 +77,8 @@ fn configuration(path: &Path) -> Result<Option<Config>> {
     let bytes = files::open_mapped(path)?;
     let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
     // A checkpoint's header begins after the eight bytes of its length.
-    let braced = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') && bytes.get(8) != Some(&b'{');
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let braced = text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') && bytes.get(8) != Some(&b'{');
     if !named && !braced {
         return Ok(None);
     }

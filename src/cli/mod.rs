@@ -1,7 +1,7 @@
 //! The `spikeshade` program: one module for each command, and here what they share.
 //!
 //! Results go to stdout, as text or (`--json`) as one JSON document; everything else goes to stderr. The exit code is 0,
-//! 1 after an error, or 2 after a mistake in the arguments.
+//! 1 after an error, 2 after a mistake in the arguments, or 130 after SIGINT, SIGTERM or SIGHUP.
 
 mod classify;
 mod convert;
@@ -24,12 +24,14 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
-use crate::error::clip;
+use crate::error::{clip, escaped};
 use crate::kernels::attention::Order;
 use crate::layers::Options;
 use crate::model::Model;
 use crate::session::Device;
 
+/// The exit code after a signal to end.
+const INTERRUPTED: i32 = 130;
 /// How many lines an error may take.
 const MOST_LINES: usize = 18;
 
@@ -41,7 +43,7 @@ Examples:
   spikeshade COMMAND --help           more about a command, with examples
 
 Exit code: 0 if all went well, 1 after an error, 2 for a mistake in the
-arguments.";
+arguments, 130 if interrupted.";
 
 #[derive(Parser)]
 #[command(name = "spikeshade", version, about = "Spiking transformers in compute shaders.", after_help = EXAMPLES)]
@@ -156,7 +158,7 @@ impl RunArgs {
     }
 }
 
-/// A count from 1 to a million.
+/// A batch size: 1 to a million.
 fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1_000_000)
 }
@@ -173,6 +175,9 @@ pub fn main() -> ExitCode {
     }));
     let cli = Cli::parse();
     start_log(cli.common.verbose);
+    // A write that a signal interrupts leaves nothing behind. Where a signal is ignored, as `nohup` has it, that stays,
+    // and none is handled.
+    let _ = ctrlc::try_set_handler(|| crate::files::exit_unfinished(INTERRUPTED));
     let done = panic::catch_unwind(|| {
         let common = &cli.common;
         match &cli.command {
@@ -213,20 +218,34 @@ fn start_log(verbose: u8) {
                 log::Level::Warn => "warning".to_owned(),
                 level => level.as_str().to_lowercase(),
             };
-            writeln!(out, "{level}: {}", record.args())
+            writeln!(out, "{level}: {}", tidy(&record.args().to_string()))
         })
         .init();
 }
 
-/// Writes `kind: text` to stderr, at most [`MOST_LINES`] lines of it. Nobody is left to be told if that fails.
+/// Writes `kind: text` to stderr. Nobody is left to be told if that fails.
 fn complain(kind: &str, text: impl Display) {
-    let text = text.to_string();
-    let mut lines: Vec<&str> = text.lines().collect();
-    if lines.len() > MOST_LINES {
-        lines.truncate(MOST_LINES);
-        lines.push("…");
+    let _ = writeln!(io::stderr().lock(), "{kind}: {}", tidy(&text.to_string()));
+}
+
+/// Text that may hold anything, fit for a terminal: control characters but newlines escaped, at most [`MOST_LINES`] lines, of
+/// each the beginning and the end, where the remedy is.
+fn tidy(text: &str) -> String {
+    const HEAD: usize = 280;
+    const TAIL: usize = 120;
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if lines.len() == MOST_LINES {
+            lines.push("…".to_owned());
+            break;
+        }
+        let mut line: Vec<char> = escaped(line).chars().collect();
+        if line.len() > HEAD + TAIL {
+            line.splice(HEAD..line.len() - TAIL, ['…']);
+        }
+        lines.push(line.into_iter().collect());
     }
-    let _ = writeln!(io::stderr().lock(), "{kind}: {}", lines.join("\n"));
+    lines.join("\n")
 }
 
 /// An error with its causes, and what to do where only the operating system spoke.
@@ -284,22 +303,18 @@ fn shows_progress(common: &Common) -> bool {
 /// Refuses an output file that cannot be written, before any work is done for it, and one that is an input.
 fn check_output(path: &Path, inputs: &[&Path]) -> Result<()> {
     if let Ok(out) = path.canonicalize() {
-        if out.is_dir() {
-            bail!("{}: is a folder; give the name of a file in it", path.display());
-        }
         for input in inputs {
             let parts = [input.to_path_buf(), input.join("config.json"), input.join("model.safetensors")];
             if parts.iter().any(|part| part.canonicalize().is_ok_and(|part| part == out)) {
                 bail!("{}: is an input of this command too; write to another file", path.display());
             }
         }
-        return Ok(());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         bail!("{}: there is no folder {}; make it, or choose another place", path.display(), folder.display());
     }
-    Ok(())
+    Ok(crate::files::check_writable(path)?)
 }
 
 /// The name of a class: the model's, or its number.
@@ -373,6 +388,16 @@ mod tests {
         assert_eq!(message(&e).matches("not found").count(), 1);
         assert!(message(&e).starts_with("a/b: ") && message(&e).ends_with("; check the path"));
         assert_eq!(message(&anyhow!("why").context("what")), "what: why");
+    }
+
+    #[test]
+    fn messages_are_tidy() {
+        assert_eq!(tidy("a\u{1b}[31m\r\nb\tc"), "a\\u{1b}[31m\nb\\tc");
+        let long = tidy(&format!("{}; do this", "x".repeat(100_000)));
+        assert_eq!(long.chars().count(), 401);
+        assert!(long.starts_with("xxx") && long.ends_with("xxx; do this"), "{long}");
+        assert_eq!(tidy(&"é".repeat(400)), "é".repeat(400));
+        assert_eq!(tidy(&"x\n".repeat(100)).lines().count(), MOST_LINES + 1);
     }
 
     #[test]

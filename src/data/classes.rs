@@ -1,13 +1,13 @@
 //! Pictures sorted into a folder for each class, in a directory or in a tar archive.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::picture::MAX_BYTES;
-use super::{Split, read_error};
+use super::{Split, open_regular, read_error};
+use crate::error::clip;
 use crate::{Error, Result};
 
 /// The most compressed pictures of an archive that are kept in memory, in bytes.
@@ -51,6 +51,25 @@ pub(super) struct Sorted<L> {
     pub pictures: Vec<(usize, L)>,
 }
 
+/// The part and class of a picture at this path below the set's root; `None` for what is no picture of a set.
+fn place(path: &str) -> Option<(Part, &str)> {
+    let parts: Vec<&str> = path.split(['/', '\\']).filter(|p| !p.is_empty() && *p != ".").collect();
+    let &[.., class, file] = &parts[..] else { return None };
+    let extension = file.rsplit_once('.')?.1.to_ascii_lowercase();
+    // Files that begin with a dot are the litter of file managers.
+    if file.starts_with('.') || !matches!(&extension[..], "png" | "jpg" | "jpeg" | "bmp") {
+        return None;
+    }
+    // A folder around the whole set is allowed.
+    let part = match parts.len() {
+        2 => Part::Whole,
+        3 => Part::named(parts[0]).unwrap_or(Part::Whole),
+        4 => Part::named(parts[1])?,
+        _ => return None,
+    };
+    Some((part, class))
+}
+
 /// Sorts paths into classes while a directory or an archive is gone through.
 struct Sorter<L> {
     wanted: Split,
@@ -67,28 +86,18 @@ impl<L> Sorter<L> {
 
     /// Notes the path of a file below the set's root; if it is a picture that may be wanted, its part and class.
     fn note(&mut self, path: &str) -> Option<(Part, String)> {
-        let parts: Vec<&str> = path.split(['/', '\\']).filter(|p| !p.is_empty() && *p != ".").collect();
-        let &[.., class, file] = &parts[..] else { return None };
-        let extension = file.rsplit_once('.')?.1.to_ascii_lowercase();
-        // Files that begin with a dot are the litter of file managers.
-        if file.starts_with('.') || !matches!(&extension[..], "png" | "jpg" | "jpeg" | "bmp") {
-            return None;
-        }
-        // A folder around the whole set is allowed.
-        let part = match parts.len() {
-            2 => Part::Whole,
-            3 => Part::named(parts[0]).unwrap_or(Part::Whole),
-            4 => Part::named(parts[1])?,
-            _ => return None,
-        };
+        let (part, class) = place(path)?;
         self.classes[usize::from(part == Part::Whole)].insert(class.to_owned());
         self.has_train |= part == Part::Train;
-        let wanted = match part {
+        self.wants(part).then(|| (part, class.to_owned()))
+    }
+
+    fn wants(&self, part: Part) -> bool {
+        match part {
             Part::Train => self.wanted == Split::Train,
             Part::Test | Part::Val => self.wanted == Split::Test,
             Part::Whole => true,
-        };
-        wanted.then(|| (part, class.to_owned()))
+        }
     }
 
     fn finish(self, what: impl std::fmt::Display) -> Result<Sorted<L>> {
@@ -188,8 +197,7 @@ pub(super) fn in_archive(path: &Path, split: Split) -> Result<Packed> {
         Error::Format { what, why } => Error::Format { what, why: format!("{why} (read as a tar archive)") },
         other => other,
     };
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut file = BufReader::with_capacity(1 << 16, file);
+    let mut file = BufReader::with_capacity(1 << 16, open_regular(path)?);
     let head = file.fill_buf().map_err(|e| Error::io(path, e))?;
     let reader: Box<dyn Read> = match head {
         [] => return Err(bad("is empty (0 bytes); get the file again".into())),
@@ -212,6 +220,8 @@ pub(super) fn in_archive(path: &Path, split: Split) -> Result<Packed> {
         tar::Archive::new(Counted { inner: BufReader::with_capacity(1 << 16, reader), read: 0, zeros: 0 });
     // A path too long for a header comes in an entry before it.
     let mut long_name: Option<String> = None;
+    // Pictures that are links to others.
+    let mut links = 0usize;
     // Raw, because the tar crate would read a lying extended header into memory whole.
     for entry in archive.entries().map_err(unreadable)?.raw(true) {
         let mut entry = entry.map_err(unreadable)?;
@@ -229,15 +239,25 @@ pub(super) fn in_archive(path: &Path, split: Split) -> Result<Packed> {
             }
             continue;
         }
-        if !kind.is_file() {
-            long_name = None;
+        // The long target of a link, which has its own name in an entry of its own before or after this one.
+        if kind.is_gnu_longlink() {
             continue;
         }
         let name = long_name.take().unwrap_or_else(|| String::from_utf8_lossy(&entry.path_bytes()).into_owned());
+        if kind.is_hard_link() || kind.is_symlink() {
+            links += usize::from(place(&name).is_some_and(|(part, _)| sorter.wants(part)));
+        }
+        if !kind.is_file() {
+            continue;
+        }
         let Some((part, class)) = sorter.note(&name) else { continue };
         let size = entry.size();
         if size > MAX_BYTES {
-            return Err(bad(format!("{name} is larger than {} MiB; make the picture smaller", MAX_BYTES >> 20)));
+            let (name, most) = (clip(&name), MAX_BYTES >> 20);
+            return Err(bad(format!(
+                "claims {size} bytes for {name}, more than the {most} MiB of a picture; get the archive again, or make it \
+                 without this file"
+            )));
         }
         if bytes.len() as u64 + size > MAX_ARCHIVE_BYTES {
             let limit = MAX_ARCHIVE_BYTES >> 20;
@@ -256,6 +276,10 @@ pub(super) fn in_archive(path: &Path, split: Split) -> Result<Packed> {
     io::copy(&mut rest, &mut io::sink()).map_err(unreadable)?;
     if !ended {
         return Err(bad("is cut short: it lacks a tar archive's end; get the file again".into()));
+    }
+    if links > 0 {
+        let what = Error::format(path.display(), format!("{links} of its pictures are links, which are left out"));
+        log::warn!("{what}; pack them as files (`tar --dereference --hard-dereference`) to have them");
     }
     bytes.shrink_to_fit();
     Ok(Packed { bytes, pictures: sorter.finish(path.display())? })

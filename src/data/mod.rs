@@ -8,6 +8,7 @@ mod classes;
 mod idx;
 mod picture;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 #[cfg(not(target_arch = "wasm32"))]
 use rayon::prelude::*;
 
+use crate::error::clip;
 use crate::{Error, Result};
 pub use classes::MAX_ARCHIVE_BYTES;
 pub use picture::{Fit, Invert, MAX_BYTES, MAX_SIDE, Picture, Preparation};
@@ -101,6 +103,10 @@ impl Dataset {
     /// class names, there must be a folder for each class, and labels follow the order of their names, of numbers by
     /// value. Pictures then come in turn from each class, so that the first n are a fair sample.
     ///
+    /// IDX and CIFAR files have labels of their own. If their classes' names, which IDX files lack, are not the model's, or
+    /// an IDX file meets a model of something else than digits, a warning is logged. A folder of CIFAR files that names the
+    /// model's classes in another order gets the model's labels.
+    ///
     /// Pictures of IDX and CIFAR files are never inverted unless `preparation` says [`Invert::Yes`](Invert).
     ///
     /// # Errors
@@ -121,10 +127,18 @@ impl Dataset {
         for folder in &folders {
             if let Some((images, labels)) = idx::find(folder, split) {
                 let raw = idx::load(&images, labels.as_deref())?;
+                // MNIST and its like; others with as many classes have the same files.
+                let others = |names: &&Vec<String>| !names.iter().all(|n| picture::is_digit(n));
+                if let Some(ours) = preparation.class_names.as_ref().filter(others) {
+                    warn_of_other_classes(&raw.labels_in, None, ours);
+                }
                 return Self::of_raw(preparation, raw, None);
             }
             if let Some(kind) = cifar::find(folder, split) {
                 let (raw, names) = cifar::load(folder, kind, split)?;
+                if let (Some(theirs), Some(ours)) = (&names, &preparation.class_names) {
+                    warn_of_other_classes(&raw.labels_in, Some(theirs), ours);
+                }
                 return Self::of_raw(preparation, raw, names);
             }
         }
@@ -151,7 +165,7 @@ impl Dataset {
         // A model with the set's names in another order has its own labels for them.
         let renumber: Option<Vec<i64>> = match (&names, &preparation.class_names) {
             (Some(theirs), Some(ours)) if theirs.len() == ours.len() => {
-                theirs.iter().map(|t| ours.iter().position(|o| o == t).map(|i| i as i64)).collect()
+                theirs.iter().map(|t| place_of(t, ours).map(|i| i as i64)).collect()
             }
             _ => None,
         };
@@ -210,7 +224,7 @@ impl Dataset {
             Store::Files(files) => Picture::open(&files[index]),
             Store::Packed { archive, bytes, members } => {
                 let (name, range) = &members[index];
-                Picture::decode(&bytes[range.clone()], format_args!("{}: {name}", archive.display()))
+                Picture::decode(&bytes[range.clone()], format_args!("{}: {}", archive.display(), clip(name)))
             }
         }
     }
@@ -263,10 +277,9 @@ fn label_folders<L>(
     let (label_of, names): (Vec<usize>, Vec<String>) = match &preparation.class_names {
         Some(names) => {
             let place = |class: &String| {
-                let exact = names.iter().position(|n| n == class);
-                let place = exact.or_else(|| names.iter().position(|n| n.eq_ignore_ascii_case(class)));
-                place.filter(|&i| i < model).ok_or_else(|| {
-                    bad(format!("class folder {class:?} is none of the model's classes ({}); rename it", listed(names)))
+                place_of(class, names).filter(|&i| i < model).ok_or_else(|| {
+                    let (class, names) = (clip(class), listed(names));
+                    bad(format!("class folder `{class}` is none of the model's classes ({names}); rename it"))
                 })
             };
             (found.iter().map(place).collect::<Result<_>>()?, names.clone())
@@ -283,10 +296,44 @@ fn label_folders<L>(
     Ok((labels, names, places))
 }
 
+/// The place of a class in `names`, capitals aside unless they tell two apart.
+fn place_of(class: &str, names: &[String]) -> Option<usize> {
+    let exact = names.iter().position(|n| n == class);
+    exact.or_else(|| names.iter().position(|n| n.eq_ignore_ascii_case(class)))
+}
+
 /// The first few of `names`, for an error.
 fn listed(names: &[String]) -> String {
     let more = if names.len() > 12 { ", …" } else { "" };
-    names[..names.len().min(12)].join(", ") + more
+    let first: Vec<String> = names.iter().take(12).map(|name| clip(name)).collect();
+    first.join(", ") + more
+}
+
+/// Warns where a ready-made set's classes are not the model's, as far as their names tell.
+fn warn_of_other_classes(labels_in: &Path, theirs: Option<&[String]>, ours: &[String]) {
+    let set = |names: &[String]| names.iter().map(|n| n.to_lowercase()).collect::<BTreeSet<_>>();
+    let at = Error::format(
+        labels_in.display(),
+        match theirs {
+            Some(theirs) if set(theirs) != set(ours) => {
+                format!("has the classes {}, and the model {}", listed(theirs), listed(ours))
+            }
+            None => format!("has no class names, and the model's are {}", listed(ours)),
+            Some(_) => return,
+        },
+    );
+    log::warn!(
+        "{at}; labels are taken for the model's in their order, so accuracy means nothing if it has other classes"
+    );
+}
+
+/// A file to be read from beginning to end; opening or reading a pipe or a terminal would wait for somebody.
+fn open_regular(path: &Path) -> Result<File> {
+    let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    if !kind.is_file() {
+        return Err(Error::format(path.display(), "is no regular file; save its content in one and name that"));
+    }
+    File::open(path).map_err(|e| Error::io(path, e))
 }
 
 /// The folders that may hold IDX or CIFAR files: `dir`, those in it, and `raw` in those.
@@ -303,8 +350,7 @@ fn candidates(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Opens a file, unpacking it if it is gzipped.
 fn open_maybe_gz(path: &Path) -> Result<Box<dyn Read>> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut file = BufReader::with_capacity(1 << 16, file);
+    let mut file = BufReader::with_capacity(1 << 16, open_regular(path)?);
     let head = file.fill_buf().map_err(|e| Error::io(path, e))?;
     Ok(if head.starts_with(&[0x1f, 0x8b]) {
         Box::new(flate2::bufread::MultiGzDecoder::new(file))

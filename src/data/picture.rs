@@ -1,7 +1,6 @@
 //! Turning picture files into model input.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma, Pixel, Rgb};
 
+use super::open_regular;
 use crate::config::Config;
 use crate::{Error, Result};
 
@@ -16,6 +16,9 @@ use crate::{Error, Result};
 pub const MAX_SIDE: u32 = 16_384;
 /// The most bytes a picture may take, in its file and decoded.
 pub const MAX_BYTES: u64 = 256 << 20;
+
+/// What decoders say of a size beyond a limit of their own.
+const DECODERS_LIMITS: [&str; 2] = ["too large", "greater than"];
 
 /// The least difference between a drawing's background and its strongest ink, of 255.
 const MIN_CONTRAST: u8 = 48;
@@ -51,17 +54,16 @@ impl Picture {
     /// See [`Picture::decode`] for what becomes of transparency and of 16-bit, palette and CMYK pictures.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is a folder, no such picture, damaged, cut
-    /// short, wider or higher than [`MAX_SIDE`] or larger than [`MAX_BYTES`].
+    /// [`Error::Io`] if the file cannot be read; [`Error::Format`] if it is a folder, pipe or device, no such picture,
+    /// damaged, cut short, wider or higher than [`MAX_SIDE`] or larger than [`MAX_BYTES`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let io = |e| Error::io(path, e);
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.is_dir() {
+        if std::fs::metadata(path).map_err(io)?.is_dir() {
             return Err(Error::format(path.display(), "is a folder; name a picture file in it"));
         }
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        open_regular(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
         Self::decode(&bytes, path.display())
     }
 
@@ -89,11 +91,16 @@ impl Picture {
             // The decoder would fill the missing part with grey and say nothing.
             return Err(bad(&"is a JPEG cut short: its end mark is missing; get the file again"));
         }
-        let explain = |e: ImageError| match e {
-            ImageError::Limits(_) => bad(&format_args!(
+        let too_large = || {
+            bad(&format_args!(
                 "is larger than {MAX_SIDE} pixels a side or {} MiB decoded; make the picture smaller",
                 MAX_BYTES >> 20
-            )),
+            ))
+        };
+        let explain = |e: ImageError| match e {
+            ImageError::Limits(_) => too_large(),
+            // The decoders of BMP and JPEG have limits of their own, told by their text only.
+            ImageError::Decoding(e) if DECODERS_LIMITS.iter().any(|said| e.to_string().contains(said)) => too_large(),
             ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
                 bad(&"is a picture cut short; get the file again")
             }
@@ -314,13 +321,9 @@ impl Preparation {
     }
 
     fn is_digit_model(&self) -> bool {
-        const WORDS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
-        let is_digit = |n: &String| {
-            matches!(n.as_bytes(), [b'0'..=b'9']) || WORDS.iter().any(|w| w.eq_ignore_ascii_case(n.as_str()))
-        };
         self.in_chans == 1
             && self.num_classes == 10
-            && self.class_names.as_ref().is_none_or(|names| names.iter().all(is_digit))
+            && self.class_names.as_ref().is_none_or(|names| names.iter().all(|n| is_digit(n)))
     }
 
     /// The picture at the model's size and channels, [H, W, C].
@@ -353,6 +356,12 @@ impl Preparation {
             _ => resize::<Rgb<u8>>(&pixels, w, h, rect, size, size),
         }
     }
+}
+
+/// Whether a class name is a digit's.
+pub(super) fn is_digit(name: &str) -> bool {
+    const WORDS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    matches!(name.as_bytes(), [b'0'..=b'9']) || WORDS.iter().any(|w| w.eq_ignore_ascii_case(name))
 }
 
 /// Resizes the part `rect` ([x, y, width, height]) of a w×h picture to `to_w`×`to_h`, averaging where it shrinks.

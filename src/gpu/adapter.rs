@@ -1,5 +1,6 @@
 //! Which adapters there are, and which one a name, an index or nothing at all chooses.
 
+use crate::error::clip;
 use crate::{Error, Result};
 
 /// What an adapter runs on.
@@ -113,7 +114,7 @@ impl Adapters {
     /// backend contains it, whatever the case.
     ///
     /// # Errors
-    /// [`Error::Gpu`] with the list of adapters where there is none, or none that fits.
+    /// [`Error::Gpu`] with the list of adapters where there is none, or none that fits; blank text fits none.
     pub fn choose(&self, text: &str) -> Result<usize> {
         if self.all.is_empty() {
             return Err(Error::Gpu(
@@ -124,6 +125,10 @@ impl Adapters {
         }
         if text.eq_ignore_ascii_case("gpu") {
             return self.best().ok_or_else(|| Error::Gpu("no GPU adapter was found; use `--device cpu`".to_owned()));
+        }
+        // Part of every name, and hardly meant.
+        if text.trim().is_empty() {
+            return Err(self.no_such(text));
         }
         if let Ok(index) = text.parse::<usize>() {
             return if index < self.all.len() { Ok(index) } else { Err(self.no_such(text)) };
@@ -143,9 +148,10 @@ impl Adapters {
 
     fn no_such(&self, text: &str) -> Error {
         let list: Vec<String> =
-            self.describe().iter().map(|a| format!("\n  {}: {} ({})", a.index, a.name, a.backend)).collect();
+            self.describe().iter().map(|a| format!("\n  {}: {} ({})", a.index, clip(&a.name), a.backend)).collect();
         Error::Gpu(format!(
-            "no adapter `{text}`; `--device` takes auto, cpu, gpu, an index or a part of a name:{}",
+            "no adapter `{}`; `--device` takes auto, cpu, gpu, an index or a part of a name:{}",
+            clip(text),
             list.concat()
         ))
     }
