@@ -372,7 +372,7 @@ impl Builder<'_> {
             splits: parts,
             out,
         };
-        let combine = (parts > 1).then(|| CombineBackward { layer, partials: out, splits: parts, out: g_weights });
+        let combine = (parts > 1).then_some(CombineBackward { layer, partials: out, splits: parts, out: g_weights });
         let r = &mut self.r.recording;
         match (image, c.taps) {
             (true, _) => {
