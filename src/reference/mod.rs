@@ -119,7 +119,7 @@ impl Real for f64 {
     }
 }
 
-/// The LIF neuron's arithmetic (DESIGN: `shaders/lib/neuron.wgsl`), one channel at a time.
+/// The LIF neuron's arithmetic (equations: `shaders/lib/neuron.wgsl`), one channel at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Lif<F> {
     /// Firing threshold.
