@@ -89,6 +89,42 @@ pub struct Input {
     pub data: Vec<f32>,
 }
 
+impl Input {
+    /// Whether a model of that configuration can run on it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an empty batch, a wrong length, a value that is not finite or a sequence of other than 1 to 32
+    /// timesteps.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        let (side, channels) = (config.img_size, config.in_chans);
+        let images = self.timesteps.unwrap_or(1).saturating_mul(self.batch);
+        let values = images.checked_mul(channels * side * side).ok_or_else(|| {
+            Error::Input(format!("a batch of {} images is too large; use a smaller batch", self.batch))
+        })?;
+        if self.batch == 0 {
+            return Err(Error::Input("the batch is empty; give at least one image".to_owned()));
+        }
+        if let Some(t) = self.timesteps
+            && !(1..=32).contains(&t)
+        {
+            return Err(Error::Input(format!("a sequence of {t} timesteps; it must be 1 to 32")));
+        }
+        let given = self.data.len();
+        if given != values {
+            return Err(Error::Input(format!(
+                "the input has {given} values; {images} images of {channels} channels and {side} × {side} pixels have {values}"
+            )));
+        }
+        match self.data.iter().position(|x| !x.is_finite()) {
+            Some(i) => {
+                let value = self.data[i];
+                Err(Error::Input(format!("the input's value {i} is {value}; every value must be finite")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// A model on a device.
 pub struct Session {
     model: Arc<Model>,
@@ -156,29 +192,7 @@ impl Session {
             }
             (of_input, asked) => of_input.or(asked).unwrap_or(config.timesteps),
         };
-        let image = config.in_chans * config.img_size * config.img_size;
-        let images = input.timesteps.unwrap_or(1).saturating_mul(input.batch);
-        let values = images.checked_mul(image).ok_or_else(|| {
-            Error::Input(format!("a batch of {} images is too large; use a smaller batch", input.batch))
-        })?;
-        if input.batch == 0 {
-            return Err(Error::Input("the batch is empty; give at least one image".to_owned()));
-        }
-        if input.data.len() != values {
-            return Err(Error::Input(format!(
-                "the input has {} values; {images} images of {} channels and {} × {} pixels have {values}",
-                input.data.len(),
-                config.in_chans,
-                config.img_size,
-                config.img_size,
-            )));
-        }
-        if let Some(i) = input.data.iter().position(|x| !x.is_finite()) {
-            return Err(Error::Input(format!(
-                "the input's value {i} is {}; every value must be finite",
-                input.data[i]
-            )));
-        }
+        input.check(config)?;
         let whole = InputShape { timesteps: steps, batch: input.batch, sequence: input.timesteps.is_some() };
         let part = self.part_that_fits(whole, options)?;
         let mut outputs: Vec<(usize, Outputs)> = Vec::new();

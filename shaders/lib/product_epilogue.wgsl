@@ -5,8 +5,8 @@
 //   ternary   LIF over T, packed to a plus and a minus plane
 // A thread's 8 rows are STEP_BLOCK timesteps of each of 8 / STEP_BLOCK tokens, so one load of the weights serves
 // all of them; for T > 8 the membrane is carried from block to block in a register.
-// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`) and runs
-// spike_product once for each block of timesteps.
+// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`), chunks() and what
+// spike_product asks for; the entry points are here, one for each epilogue.
 
 override STEP_BLOCK: u32 = 4u; // 1, 2, 4 or 8: the least of these that holds T, at most 8
 override RELU: bool = false;
@@ -149,5 +149,49 @@ fn finish_ternary(sums: array<vec4f, 8>) {
         let at = (step * product.rows + token) * product.out_stride + product.out_first + this_o_tile;
         spikes_out[at] = combine(this_thread, 0u);
         spikes_out[at + product.minus_plane] = combine(this_thread, 4u);
+    }
+}
+
+@compute @workgroup_size(64)
+fn real(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_real(spike_product(thread, chunks()));
+    }
+}
+
+@compute @workgroup_size(64)
+fn residual_real(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_residual(spike_product(thread, chunks()));
+    }
+}
+
+@compute @workgroup_size(64)
+fn spikes(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_spikes(spike_product(thread, chunks()));
+    }
+}
+
+@compute @workgroup_size(64)
+fn ternary(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    if !begin(thread, group, groups) {
+        return;
+    }
+    for (var block = 0u; block < step_blocks(); block += 1u) {
+        this_block = block;
+        finish_ternary(spike_product(thread, chunks()));
     }
 }

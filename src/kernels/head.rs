@@ -82,3 +82,9 @@ impl Op for HeadOp {
         twin::run(self, host);
     }
 }
+
+/// A state_dict's `[rows][columns]` as the kernel reads it, `[columns][rows]`; applied with the other count, back again.
+pub fn transpose_weights(weights: &[f32], rows: usize) -> Vec<f32> {
+    let columns = weights.len() / rows.max(1);
+    (0..columns).flat_map(|c| weights[c..].iter().step_by(columns).copied()).collect()
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{RealTensor, Recorder};
-use crate::kernels::head::HeadOp;
+use crate::kernels::head::{HeadOp, transpose_weights};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::spike_gap::SpikeGapOp;
 use crate::recording::Constant;
@@ -21,8 +21,8 @@ pub struct Head {
 impl Head {
     /// `weights` `[classes][D]`, `bias` `[classes]`.
     pub fn new(weights: &[f32], bias: &[f32], neuron: Neuron) -> Self {
-        let (classes, inputs) = (bias.len(), weights.len() / bias.len().max(1));
-        let transposed = (0..inputs).flat_map(|c| (0..classes).map(move |k| weights[k * inputs + c])).collect();
+        let classes = bias.len();
+        let transposed = transpose_weights(weights, classes);
         Head {
             weights: Arc::new(Constant { name: "head weights".to_owned(), data: transposed }),
             bias: Arc::new(Constant { name: "head bias".to_owned(), data: bias.to_vec() }),

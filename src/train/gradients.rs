@@ -24,7 +24,7 @@ use crate::kernels::conv3x3_real_backward::{Conv3x3RealCombine, Conv3x3RealWeigh
 use crate::kernels::conv3x3_spike::Conv3x3Spike;
 use crate::kernels::conv3x3_spike_backward::{Conv3x3SpikeCombine, Conv3x3SpikeInput, Conv3x3SpikeWeights};
 use crate::kernels::cross_entropy::CrossEntropyOp;
-use crate::kernels::head::HeadOp;
+use crate::kernels::head::{HeadOp, transpose_weights};
 use crate::kernels::head_backward::{HeadInputBackwardOp, HeadWeightsBackwardOp};
 use crate::kernels::lif_backward::LifBackwardOp;
 use crate::kernels::linear_spike::LinearSpike;
@@ -90,7 +90,8 @@ const MOMENTUM: f32 = 0.1;
 /// Runs one batch forward and back. `labels` are class indices, one an image.
 ///
 /// # Errors
-/// [`Error::Input`] for a batch that does not fit the model or its labels, [`Error::Gpu`] where it exceeds the device,
+/// [`Error::Config`] or [`Error::Checkpoint`] if the checkpoint is not consistent (a loaded one is), [`Error::Input`] for a batch
+/// that does not fit the model or its labels, [`Error::Gpu`] where it exceeds the device,
 /// [`Error::DeviceLost`].
 pub async fn gradients(
     device: &Device,
@@ -100,6 +101,8 @@ pub async fn gradients(
     options: Options,
 ) -> Result<Gradients> {
     let config = &checkpoint.config;
+    config.validate()?;
+    checkpoint.fitting(&config.parameters(), "the model's checkpoint")?;
     let timesteps = input.timesteps.unwrap_or(config.timesteps);
     let shape = InputShape { timesteps, batch: input.batch, sequence: input.timesteps.is_some() };
     check(config, input, labels)?;
@@ -113,24 +116,7 @@ pub async fn gradients(
 }
 
 fn check(config: &Config, input: &Input, labels: &[i64]) -> Result<()> {
-    let image = config.in_chans * config.img_size * config.img_size;
-    let expected = input.timesteps.unwrap_or(1).checked_mul(input.batch).and_then(|n| n.checked_mul(image));
-    if input.batch == 0 || expected != Some(input.data.len()) {
-        return Err(Error::Input(format!(
-            "the input has {} values, which are not {} images of {} channels and {} × {} pixels",
-            input.data.len(),
-            input.batch,
-            config.in_chans,
-            config.img_size,
-            config.img_size
-        )));
-    }
-    if !(1..=32).contains(&input.timesteps.unwrap_or(1)) {
-        return Err(Error::Input("a sequence has 1 to 32 timesteps".to_owned()));
-    }
-    if let Some(i) = input.data.iter().position(|x| !x.is_finite()) {
-        return Err(Error::Input(format!("the input's value {i} is {}; every value must be finite", input.data[i])));
-    }
+    input.check(config)?;
     if labels.len() != input.batch {
         return Err(Error::Input(format!("{} labels for {} images", labels.len(), input.batch)));
     }
@@ -667,9 +653,7 @@ fn head(b: &mut Builder, u: TensorId, labels: &[i64], neuron: Neuron) -> Result<
     let rate = b.real("head rate", Shape { steps: 1, height: 1, width: 1, ..shape });
     let layer = "head".to_owned();
     b.r.recording.push(SpikeGapOp { layer: layer.clone(), input: neurons.s, out: rate });
-    let weights = b.parameter("head.weight")?;
-    let transposed = (0..shape.channels).flat_map(|c| (0..classes).map(move |k| weights[k * shape.channels + c]));
-    let transposed = transposed.collect();
+    let transposed = transpose_weights(b.parameter("head.weight")?, classes);
     let bias = b.parameter("head.bias")?.to_vec();
     let weights = b.constant("head.weight", transposed);
     let bias = b.constant("head.bias", bias);
