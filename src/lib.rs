@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod layers;
 pub mod model;
 pub mod outputs;
+pub mod program;
 pub mod recording;
 pub mod reference;
 pub mod session;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::kernels::Op;
 use crate::tensor::{Element, Shape, Tensor};
+use crate::{Error, Result};
 
 /// A tensor's index in its recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,14 +45,45 @@ pub enum Access {
     Write,
 }
 
+/// Where a tensor's values come from, and how long they stay.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Ops write it; its memory is another tensor's once the last op that uses it has run.
+    Passing,
+    /// The same in every run.
+    Constant(Arc<Constant>),
+    /// Starts with these values; ops update it, and it stays from run to run.
+    State(Arc<Constant>),
+    /// A range of another tensor's elements, which begins at `offset`.
+    Part {
+        /// The tensor, no part itself.
+        of: TensorId,
+        /// In elements, a multiple of [`PART_ALIGNMENT`].
+        offset: usize,
+    },
+}
+
+impl Role {
+    /// The values, if they are the same in every run.
+    pub fn constant(&self) -> Option<&Arc<Constant>> {
+        match self {
+            Role::Constant(constant) => Some(constant),
+            _ => None,
+        }
+    }
+}
+
+/// Where a [`Role::Part`] may begin: WebGPU binds a buffer from multiples of 256 bytes on.
+pub const PART_ALIGNMENT: usize = 64;
+
 /// A recorded model.
 #[derive(Default)]
 pub struct Recording {
     pub(crate) tensors: Vec<Tensor>,
-    /// Beside each tensor, its values if it is a parameter.
-    pub(crate) constants: Vec<Option<Arc<Constant>>>,
+    /// Beside each tensor, its role.
+    pub(crate) roles: Vec<Role>,
     pub(crate) ops: Vec<Box<dyn Op>>,
-    pub(crate) input: Option<TensorId>,
+    pub(crate) inputs: Vec<TensorId>,
     pub(crate) outputs: Vec<Output>,
     /// The names of the spike tensors that are counted, in slot order, with how many neurons × timesteps each holds.
     pub(crate) counted: Vec<(String, u64)>,
@@ -62,15 +94,34 @@ impl Recording {
     /// Adds a tensor that an op will write.
     pub fn tensor(&mut self, name: impl Into<String>, element: Element, shape: Shape) -> TensorId {
         self.tensors.push(Tensor { name: name.into(), element, shape });
-        self.constants.push(None);
+        self.roles.push(Role::Passing);
         TensorId(self.tensors.len() - 1)
     }
 
-    /// Adds the tensor that every run is given.
+    /// Adds a tensor that every run is given, in the order in which they were added.
     pub fn input(&mut self, name: impl Into<String>, shape: Shape) -> TensorId {
         let id = self.tensor(name, Element::Real, shape);
-        self.input = Some(id);
+        self.inputs.push(id);
         id
+    }
+
+    /// Adds flat real values that stay from run to run and start as `initial`.
+    pub fn state(&mut self, initial: &Arc<Constant>) -> TensorId {
+        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: initial.data.len() };
+        let id = self.tensor(initial.name.clone(), Element::Real, shape);
+        self.roles[id.0] = Role::State(initial.clone());
+        id
+    }
+
+    /// Adds a name for the elements of the flat tensor `of` from `offset` on, as a real tensor of `shape`. `None` if they are
+    /// not within it, `of` is a part itself or `offset` is no multiple of [`PART_ALIGNMENT`].
+    pub fn part(&mut self, name: impl Into<String>, of: TensorId, offset: usize, shape: Shape) -> Option<TensorId> {
+        if !offset.is_multiple_of(PART_ALIGNMENT) || matches!(self.roles[of.0], Role::Part { .. }) {
+            return None;
+        }
+        let id = self.tensor(name, Element::Real, shape);
+        self.roles[id.0] = Role::Part { of, offset };
+        (offset + self.get(id).len() <= self.get(of).len()).then_some(id)
     }
 
     /// Adds a parameter; its layout is its kernel's own.
@@ -82,7 +133,7 @@ impl Recording {
     /// Adds a tensor whose elements, in its own layout, are the same in every run.
     pub fn constant_as(&mut self, constant: &Arc<Constant>, element: Element, shape: Shape) -> TensorId {
         let id = self.tensor(constant.name.clone(), element, shape);
-        self.constants[id.0] = Some(constant.clone());
+        self.roles[id.0] = Role::Constant(constant.clone());
         id
     }
 
@@ -101,9 +152,44 @@ impl Recording {
         &self.tensors[id.0]
     }
 
-    /// All tensors with their parameter values, if they have them.
-    pub fn tensors(&self) -> impl Iterator<Item = (TensorId, &Tensor, Option<&Arc<Constant>>)> {
-        self.tensors.iter().zip(&self.constants).enumerate().map(|(i, (t, c))| (TensorId(i), t, c.as_ref()))
+    /// All tensors with their roles.
+    pub fn tensors(&self) -> impl Iterator<Item = (TensorId, &Tensor, &Role)> {
+        self.tensors.iter().zip(&self.roles).enumerate().map(|(i, (tensor, role))| (TensorId(i), tensor, role))
+    }
+
+    /// The tensor whose memory holds `id`, and the element at which it begins there.
+    pub(crate) fn place(&self, id: TensorId) -> (TensorId, usize) {
+        match self.roles[id.0] {
+            Role::Part { of, offset } => (of, offset),
+            _ => (id, 0),
+        }
+    }
+
+    /// The tensors that stay from run to run, with their first values.
+    pub fn states(&self) -> impl Iterator<Item = (TensorId, &Arc<Constant>)> {
+        self.tensors().filter_map(|(id, _, role)| match role {
+            Role::State(initial) => Some((id, initial)),
+            _ => None,
+        })
+    }
+
+    /// Whether `inputs` fit the input tensors.
+    pub(crate) fn check_inputs(&self, inputs: &[&[f32]]) -> Result<()> {
+        if inputs.len() != self.inputs.len() {
+            let n = self.inputs.len();
+            return Err(Error::Input(format!("{} inputs are given; the plan takes {n}", inputs.len())));
+        }
+        self.inputs.iter().zip(inputs).try_for_each(|(&id, input)| self.check_values(id, input))
+    }
+
+    /// Whether `values` fit a tensor.
+    pub(crate) fn check_values(&self, id: TensorId, values: &[f32]) -> Result<()> {
+        let tensor = self.get(id);
+        if values.len() == tensor.len() {
+            return Ok(());
+        }
+        let (name, given, expected) = (&tensor.name, values.len(), tensor.len());
+        Err(Error::Input(format!("`{name}` is given {given} elements; the plan takes {expected}")))
     }
 
     /// The ops in order.
@@ -111,22 +197,26 @@ impl Recording {
         self.ops.iter().map(|op| &**op)
     }
 
-    /// Beside each tensor the index of the last op that uses it; outputs live to the end, parameters always.
+    /// Beside each tensor the index of the last op that uses it or a part of it; inputs and outputs live to the end, parameters
+    /// and states always.
     pub(crate) fn last_uses(&self) -> Vec<usize> {
         let mut last = vec![0; self.tensors.len()];
         for (i, op) in self.ops.iter().enumerate() {
             for (id, _) in op.operands(self) {
-                last[id.0] = i;
+                last[self.place(id).0.0] = i;
             }
         }
         let outputs = self.outputs.iter().flat_map(|o| o.windows.iter().copied());
-        for id in outputs.chain(self.counts).chain(self.input) {
-            last[id.0] = usize::MAX;
+        for id in outputs.chain(self.counts).chain(self.inputs.iter().copied()) {
+            last[self.place(id).0.0] = usize::MAX;
         }
-        for (last, constant) in last.iter_mut().zip(&self.constants) {
-            if constant.is_some() {
+        for (last, role) in last.iter_mut().zip(&self.roles) {
+            if matches!(role, Role::Constant(_) | Role::State(_)) {
                 *last = usize::MAX;
             }
+        }
+        for i in 0..last.len() {
+            last[i] = last[self.place(TensorId(i)).0.0];
         }
         last
     }

@@ -5,11 +5,11 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::gpu::{Adapters, Context, Limits, MemoryPlan, Plan};
+use crate::gpu::{Adapters, Context, Limits, MemoryPlan};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
 use crate::outputs::{LayerCount, OutputTensor, Outputs, Values};
-use crate::reference::Executor;
+use crate::program::Program;
 use crate::{Error, Result};
 
 /// Where a model runs.
@@ -129,14 +129,9 @@ impl Input {
 pub struct Session {
     model: Arc<Model>,
     device: Device,
-    plans: HashMap<(InputShape, Options), Compiled>,
+    plans: HashMap<(InputShape, Options), Program>,
     /// Beside each batch that was run how many of its images the device takes at once.
     parts: HashMap<(InputShape, Options), usize>,
-}
-
-enum Compiled {
-    Cpu(Executor),
-    Gpu(Box<Plan>),
 }
 
 /// What a run gives back.
@@ -259,14 +254,11 @@ impl Session {
     }
 
     async fn run_part(&mut self, shape: InputShape, options: Options, pixels: &[f32]) -> Result<Outputs> {
-        match self.compiled(shape, options).await? {
-            Compiled::Cpu(executor) => executor.run(pixels),
-            Compiled::Gpu(plan) => plan.run(pixels).await,
-        }
+        self.compiled(shape, options).await?.run(&[pixels]).await
     }
 
     /// The plan of that shape, made if there is none.
-    async fn compiled(&mut self, shape: InputShape, options: Options) -> Result<&mut Compiled> {
+    async fn compiled(&mut self, shape: InputShape, options: Options) -> Result<&mut Program> {
         // Batches of one session differ in their last part at most; plans of other shapes would only hold memory.
         const KEPT: usize = 2;
         let key = (shape, options);
@@ -277,10 +269,7 @@ impl Session {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let recording = self.model.record(shape, options, self.device.limits())?;
-                entry.insert(match &self.device {
-                    Device::Cpu => Compiled::Cpu(Executor::new(recording)),
-                    Device::Gpu(context) => Compiled::Gpu(Box::new(Plan::new(context, recording).await?)),
-                })
+                entry.insert(Program::new(&self.device, recording).await?)
             }
         })
     }

@@ -81,11 +81,12 @@ fn plan(context: &Arc<Context>, model: &Model, batch: usize, options: Options) -
 }
 
 fn run(plan: &mut Plan, input: &[f32]) -> Outputs {
-    pollster::block_on(plan.run(input)).unwrap()
+    let inputs: &[&[f32]] = if input.is_empty() { &[] } else { &[input] };
+    pollster::block_on(plan.run(inputs)).unwrap()
 }
 
 fn reference(model: &Model, batch: usize, options: Options, input: &[f32]) -> Outputs {
-    Executor::new(model.record(shape(batch), options, Limits::default()).unwrap()).run(input).unwrap()
+    Executor::new(model.record(shape(batch), options, Limits::default()).unwrap()).run(&[input]).unwrap()
 }
 
 /// A recording of one sum.
@@ -276,7 +277,7 @@ fn cuts_of_weights_go_with_their_plans() {
         let (mut whole, mut cut) = (0, 0);
         let mut seen = std::collections::HashSet::new();
         let recording = model.record(shape(2), Options::default(), limits).unwrap();
-        for constant in recording.tensors().filter_map(|t| t.2).filter(|c| seen.insert(Arc::as_ptr(c))) {
+        for constant in recording.tensors().filter_map(|t| t.2.constant()).filter(|c| seen.insert(Arc::as_ptr(c))) {
             // A cut's name ends in its channels.
             let bytes = 4 * constant.data.len().next_multiple_of(4) as u64;
             *if constant.name.contains("..") { &mut cut } else { &mut whole } += bytes;
@@ -364,7 +365,7 @@ fn an_error_stays_with_the_call_that_made_it() {
         let empty = sum(Constant { name: "nothing".to_owned(), data: vec![] }, 4);
         let error = pollster::block_on(Plan::new(&context, empty)).err().unwrap();
         assert!(matches!(&error, Error::Gpu(_)), "{error}");
-        let error = pollster::block_on(plan.run(&input[1..])).unwrap_err();
+        let error = pollster::block_on(plan.run(&[&input[1..]])).unwrap_err();
         assert!(matches!(&error, Error::Input(_)), "{error}");
         assert_eq!(run(&mut plan, &input), expected, "{}", context.name());
         let good = sum(Constant { name: "x".to_owned(), data: vec![0.5; 4] }, 4);
@@ -402,7 +403,7 @@ fn a_lost_device_is_an_error_and_no_panic() {
         let expected = run(&mut lost, &input);
         contexts[i].mark_lost("pulled out");
         for _ in 0..2 {
-            let error = pollster::block_on(lost.run(&input)).unwrap_err();
+            let error = pollster::block_on(lost.run(&[&input])).unwrap_err();
             assert!(matches!(&error, Error::DeviceLost(why) if why == "pulled out"), "{error}");
         }
         let recording = model.record(shape(1), Options::default(), Limits::default()).unwrap();
@@ -442,7 +443,8 @@ fn a_run_does_not_keep_the_thread_that_polls_it() {
         let expected = run(&mut plan, &input);
         let mut waited = false;
         for _ in 0..20 {
-            let mut running = std::pin::pin!(plan.run(&input));
+            let inputs: [&[f32]; 1] = [&input];
+            let mut running = std::pin::pin!(plan.run(&inputs));
             let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
             match running.as_mut().poll(nobody) {
                 std::task::Poll::Ready(outputs) => assert_eq!(outputs.unwrap(), expected),
@@ -455,7 +457,7 @@ fn a_run_does_not_keep_the_thread_that_polls_it() {
         assert!(waited, "{}", context.name());
         // One that is dropped half-way leaves the plan usable.
         let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = std::pin::pin!(plan.run(&input)).poll(nobody);
+        let _ = std::pin::pin!(plan.run(&[&input])).poll(nobody);
         assert_eq!(run(&mut plan, &input), expected, "{}", context.name());
     }
 }
@@ -487,7 +489,7 @@ fn timed_runs_give_the_same_and_a_time_for_each_op() {
             let what = format!("{} ops on {}", plan.recording().ops().count(), context.name());
             let expected = run(&mut plan, input);
             let allocated = context.allocated();
-            let run_timed = |plan: &mut Plan| pollster::block_on(plan.run_timed(input));
+            let run_timed = |plan: &mut Plan| pollster::block_on(plan.run_timed(&[input]));
             if !context.has_timestamps() {
                 assert!(matches!(run_timed(&mut plan), Err(Error::Gpu(_))), "{what}");
                 continue;
@@ -537,6 +539,10 @@ impl Op for Broken {
 
     fn reference(&self, host: &mut HostTensors) {
         self.0.reference(host);
+    }
+
+    fn reference_f64(&self, host: &mut HostTensors<f64>) {
+        self.0.reference_f64(host);
     }
 }
 

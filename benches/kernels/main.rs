@@ -77,7 +77,7 @@ fn bench(criterion: &mut Criterion) -> Result<bool, spikeshade::Error> {
                 b.iter(|| pollster::block_on(plan.run(&[])).unwrap())
             });
         }
-        let executor = Executor::new(row.recording(false));
+        let mut executor = Executor::new(row.recording(false));
         group.bench_function(format!("cpu/{}", row.shape), |b| b.iter(|| executor.run(&[]).unwrap()));
         group.finish();
     }

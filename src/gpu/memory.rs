@@ -56,8 +56,8 @@ impl MemoryPlan {
         }
         let most = limits.binding.min(limits.buffer);
         let mut seen = std::collections::HashSet::new();
-        for (_, tensor, constant) in recording.tensors() {
-            let bytes = constant.map_or(tensor.bytes(), |c| constant_bytes(c));
+        for (_, tensor, role) in recording.tensors() {
+            let bytes = role.constant().map_or(tensor.bytes(), |c| constant_bytes(c));
             if bytes > most {
                 return Err(Error::Gpu(format!(
                     "`{}` takes {bytes} bytes and the device allows {most} a binding; use fewer timesteps, a smaller image or \
@@ -65,7 +65,7 @@ impl MemoryPlan {
                     tensor.name
                 )));
             }
-            if let Some(constant) = constant
+            if let Some(constant) = role.constant()
                 && seen.insert(std::sync::Arc::as_ptr(constant))
             {
                 plan.parameters += bytes;
@@ -73,8 +73,9 @@ impl MemoryPlan {
         }
         let mut free: Vec<usize> = Vec::new();
         let place = |plan: &mut MemoryPlan, free: &mut Vec<usize>, id: TensorId| {
+            let id = recording.place(id).0;
             let tensor = recording.get(id);
-            if plan.slots[id.0].is_some() || recording.constants[id.0].is_some() {
+            if plan.slots[id.0].is_some() || recording.roles[id.0].constant().is_some() {
                 return;
             }
             let bytes = tensor.bytes().max(16);
@@ -96,7 +97,10 @@ impl MemoryPlan {
             plan.buffers[slot] = plan.buffers[slot].max(bytes);
             plan.slots[id.0] = Some(slot);
         };
-        if let Some(input) = recording.input {
+        for (id, _) in recording.states() {
+            place(&mut plan, &mut free, id);
+        }
+        for &input in &recording.inputs {
             place(&mut plan, &mut free, input);
         }
         for (i, op) in recording.ops.iter().enumerate() {
@@ -104,8 +108,11 @@ impl MemoryPlan {
             for &(id, _) in &operands {
                 place(&mut plan, &mut free, id);
             }
-            let mut ended: Vec<usize> =
-                operands.iter().filter(|(id, _)| last[id.0] == i).filter_map(|(id, _)| plan.slots[id.0]).collect();
+            let mut ended: Vec<usize> = operands
+                .iter()
+                .filter(|(id, _)| last[id.0] == i)
+                .filter_map(|&(id, _)| plan.slots[recording.place(id).0.0])
+                .collect();
             ended.sort_unstable();
             ended.dedup();
             free.extend(ended);

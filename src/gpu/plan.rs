@@ -1,5 +1,6 @@
 //! A recording made ready for one device: pipelines, buffers and bind groups, made once and replayed.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::context::{Buffer, Context, lock};
 use super::memory::MemoryPlan;
 use crate::outputs::{Outputs, Raw};
-use crate::recording::{Recording, TensorId};
+use crate::recording::{Constant, Recording, TensorId};
 use crate::tensor::Element;
 use crate::{Error, Result};
 
@@ -69,7 +70,11 @@ impl Plan {
                 .map(|(i, &n)| context.buffer(&format!("tensors {i}"), n, storage))
                 .collect();
             let constants: Vec<Option<Arc<Buffer>>> =
-                recording.tensors().map(|(_, _, c)| c.map(|c| context.constant(c))).collect();
+                recording.tensors().map(|(_, _, role)| role.constant().map(|c| context.constant(c))).collect();
+            for (id, initial) in recording.states() {
+                let to = &buffers[memory.slots[id.0].unwrap_or(0)];
+                context.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(&whole_rows(initial, &recording, id)));
+            }
             let alignment = u64::from(limits.uniform_alignment);
             let mut uniform_bytes = Vec::new();
             let mut offsets = Vec::new();
@@ -81,11 +86,11 @@ impl Plan {
             let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
             let uniforms = context.buffer("uniforms", uniform_bytes.len() as u64, usage);
             context.queue.write_buffer(&uniforms.raw, 0, &uniform_bytes);
-            let whole = |id: TensorId| match (&constants[id.0], memory.slots[id.0]) {
+            let whole = |id: TensorId| match (&constants[id.0], location(&recording, &memory, id)) {
                 (Some(constant), _) => constant.raw.as_entire_binding(),
-                (None, slot) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &buffers[slot.unwrap_or(0)].raw,
-                    offset: 0,
+                (None, (slot, offset)) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &buffers[slot].raw,
+                    offset,
                     size: wgpu::BufferSize::new(recording.get(id).bytes().max(16)),
                 }),
             };
@@ -149,79 +154,147 @@ impl Plan {
         &self.memory
     }
 
-    /// Runs on `input`, the input tensor's elements in its own layout; reads every output back.
+    /// Runs on `inputs`, each input tensor's elements in its own layout; reads every output back.
     ///
     /// # Errors
-    /// [`Error::Input`] if the length of `input` is not the input tensor's, [`Error::Gpu`], [`Error::DeviceLost`].
-    pub async fn run(&mut self, input: &[f32]) -> Result<Outputs> {
-        self.upload(input).await?;
+    /// [`Error::Input`] if the inputs are not as many, or as long, as the input tensors, [`Error::Gpu`],
+    /// [`Error::DeviceLost`].
+    pub async fn run(&mut self, inputs: &[&[f32]]) -> Result<Outputs> {
+        self.upload(inputs).await?;
+        self.submit(0..self.steps.len(), true).await?;
+        self.read_back().await
+    }
+
+    /// Runs a range of the ops, and reads nothing back.
+    ///
+    /// # Errors
+    /// As [`Plan::run`].
+    pub async fn run_ops(&mut self, inputs: &[&[f32]], ops: Range<usize>) -> Result<()> {
+        self.upload(inputs).await?;
+        self.submit(ops, false).await
+    }
+
+    async fn submit(&self, ops: Range<usize>, read_back: bool) -> Result<()> {
         let recorded = self.context.scoped("running the plan", || {
             let mut encoder = self.context.device.create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                for step in &self.steps {
+                for step in self.steps.iter().take(ops.end).skip(ops.start) {
                     pass.set_pipeline(&step.pipeline);
                     pass.set_bind_group(0, &step.bind_group, &[]);
                     pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
                 }
             }
-            for (id, buffer) in &self.readback {
-                let from = &self.buffers[self.memory.slots[id.0].unwrap_or(0)];
-                encoder.copy_buffer_to_buffer(&from.raw, 0, &buffer.raw, 0, self.recording.get(*id).bytes());
+            if read_back {
+                self.copy_outputs(&mut encoder);
             }
             self.context.queue.submit([encoder.finish()]);
         });
-        recorded.await?;
-        self.read_back().await
+        recorded.await
     }
 
-    async fn upload(&mut self, input: &[f32]) -> Result<()> {
+    fn copy_outputs(&self, encoder: &mut wgpu::CommandEncoder) {
+        for (id, buffer) in &self.readback {
+            let (from, offset) = self.location(*id);
+            encoder.copy_buffer_to_buffer(&from.raw, offset, &buffer.raw, 0, self.recording.get(*id).bytes());
+        }
+    }
+
+    fn location(&self, id: TensorId) -> (&Buffer, u64) {
+        let (slot, offset) = location(&self.recording, &self.memory, id);
+        (&self.buffers[slot], offset)
+    }
+
+    /// The values of real tensors that stay, or of outputs after a run.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`], [`Error::DeviceLost`].
+    pub async fn read(&self, ids: &[TensorId]) -> Result<Vec<Vec<f32>>> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let copied = self.context.scoped("reading tensors back", || {
+            let mut encoder = self.context.device.create_command_encoder(&Default::default());
+            let copies: Vec<_> = ids
+                .iter()
+                .map(|&id| {
+                    let (from, offset) = self.location(id);
+                    let bytes = self.recording.get(id).bytes();
+                    let to = self.context.buffer("read", bytes, usage);
+                    encoder.copy_buffer_to_buffer(&from.raw, offset, &to.raw, 0, bytes);
+                    (id, to)
+                })
+                .collect();
+            self.context.queue.submit([encoder.finish()]);
+            copies
+        });
+        let copies = copied.await?;
+        let values = self.map(&copies).await?;
+        Ok(values.into_iter().map(|bytes| bytemuck::pod_collect_to_vec(&bytes)).collect())
+    }
+
+    /// Sets a tensor that stays.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `values` are not as many as its elements, [`Error::Gpu`], [`Error::DeviceLost`].
+    pub async fn write(&mut self, id: TensorId, values: &[f32]) -> Result<()> {
+        self.recording.check_values(id, values)?;
+        let (to, offset) = self.location(id);
+        let written = self.context.scoped("uploading a tensor", || {
+            self.context.queue.write_buffer(&to.raw, offset, bytemuck::cast_slice(values));
+        });
+        written.await
+    }
+
+    async fn upload(&mut self, inputs: &[&[f32]]) -> Result<()> {
         if std::mem::take(&mut self.mapped) {
             self.readback.iter().for_each(|(_, buffer)| buffer.raw.unmap());
         }
-        let Some(id) = self.recording.input else { return Ok(()) };
-        let expected = self.recording.get(id).len();
-        if input.len() != expected {
-            return Err(Error::Input(format!("the input has {} elements; the plan takes {expected}", input.len())));
-        }
-        let to = &self.buffers[self.memory.slots[id.0].unwrap_or(0)];
+        self.recording.check_inputs(inputs)?;
         let written = self.context.scoped("uploading the input", || {
-            self.context.queue.write_buffer(&to.raw, 0, bytemuck::cast_slice(input));
+            for (&id, input) in self.recording.inputs.iter().zip(inputs) {
+                let (to, offset) = self.location(id);
+                self.context.queue.write_buffer(&to.raw, offset, bytemuck::cast_slice(input));
+            }
         });
         written.await
     }
 
     async fn read_back(&mut self) -> Result<Outputs> {
         self.mapped = true;
-        let mut read = std::collections::HashMap::new();
+        let bytes = self.map(&self.readback).await?;
+        self.mapped = false;
+        let raws = self.readback.iter().zip(bytes).map(|((id, _), bytes)| {
+            let raw = match self.recording.get(*id).element {
+                Element::Real => Raw::Real(bytemuck::pod_collect_to_vec(&bytes)),
+                _ => Raw::Packed(bytemuck::pod_collect_to_vec(&bytes)),
+            };
+            (*id, raw)
+        });
+        let read: std::collections::HashMap<TensorId, Raw> = raws.collect();
+        // Two outputs may name one tensor.
+        Ok(Outputs::read(&self.recording, |id| read.get(&id).cloned().unwrap_or_else(|| Raw::Packed(Vec::new()))))
+    }
+
+    /// The bytes of tensors in buffers they were copied to.
+    async fn map(&self, copies: &[(TensorId, Buffer)]) -> Result<Vec<Vec<u8>>> {
         let mut waiting = Vec::new();
-        for (id, buffer) in &self.readback {
+        for (id, buffer) in copies {
             let (sender, receiver) = oneshot();
             buffer.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
             waiting.push((*id, buffer, receiver));
         }
         self.wait().await?;
+        let mut all = Vec::new();
         for (id, buffer, receiver) in waiting {
+            let failed =
+                |e: &dyn std::fmt::Display| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name));
             let mapped = receiver.await;
             self.context.check()?;
-            mapped?.map_err(|e| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name)))?;
-            let raw = {
-                let view = buffer
-                    .raw
-                    .get_mapped_range(..)
-                    .map_err(|e| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name)))?;
-                let bytes: &[u8] = &view[..self.recording.get(id).bytes() as usize];
-                match self.recording.get(id).element {
-                    Element::Real => Raw::Real(bytemuck::pod_collect_to_vec(bytes)),
-                    _ => Raw::Packed(bytemuck::pod_collect_to_vec(bytes)),
-                }
-            };
-            read.insert(id, raw);
+            mapped?.map_err(|e| failed(&e))?;
+            let view = buffer.raw.get_mapped_range(..).map_err(|e| failed(&e))?;
+            all.push(view[..self.recording.get(id).bytes() as usize].to_vec());
         }
-        self.readback.iter().for_each(|(_, buffer)| buffer.raw.unmap());
-        self.mapped = false;
-        // Two outputs may name one tensor.
-        Ok(Outputs::read(&self.recording, |id| read.get(&id).cloned().unwrap_or_else(|| Raw::Packed(Vec::new()))))
+        copies.iter().for_each(|(_, buffer)| buffer.raw.unmap());
+        Ok(all)
     }
 
     /// Lets the device finish, on a thread of its own: whoever polls this future is not kept. The browser does so by itself.
@@ -254,11 +327,11 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Gpu`] if the device has no timestamps, and as [`Plan::run`].
-    pub async fn run_timed(&mut self, input: &[f32]) -> Result<(Outputs, Vec<DispatchTime>)> {
+    pub async fn run_timed(&mut self, inputs: &[&[f32]]) -> Result<(Outputs, Vec<DispatchTime>)> {
         if !self.context.has_timestamps() {
             return Err(Error::Gpu(format!("{} has no timestamp queries", self.context.name())));
         }
-        self.upload(input).await?;
+        self.upload(inputs).await?;
         const PAIRS: usize = 1024; // a query set holds at most 4,096 timestamps
         let mut times = Vec::new();
         for (n, chunk) in self.steps.chunks(PAIRS).enumerate() {
@@ -292,10 +365,7 @@ impl Plan {
                 encoder.resolve_query_set(&queries, 0..count, &resolved.raw, 0);
                 encoder.copy_buffer_to_buffer(&resolved.raw, 0, &mapped.raw, 0, bytes);
                 if (n + 1) * PAIRS >= self.steps.len() {
-                    for (id, buffer) in &self.readback {
-                        let from = &self.buffers[self.memory.slots[id.0].unwrap_or(0)];
-                        encoder.copy_buffer_to_buffer(&from.raw, 0, &buffer.raw, 0, self.recording.get(*id).bytes());
-                    }
+                    self.copy_outputs(&mut encoder);
                 }
                 self.context.queue.submit([encoder.finish()]);
                 mapped
@@ -323,6 +393,19 @@ impl Plan {
             .collect();
         Ok((outputs, times))
     }
+}
+
+/// The shared buffer that holds a tensor, and the byte at which it begins there.
+fn location(recording: &Recording, memory: &MemoryPlan, id: TensorId) -> (usize, u64) {
+    let (of, offset) = recording.place(id);
+    (memory.slots[of.0].unwrap_or(0), 4 * offset as u64)
+}
+
+/// A state's first values, as long as its tensor.
+fn whole_rows(initial: &Constant, recording: &Recording, id: TensorId) -> Vec<f32> {
+    let mut values = initial.data.clone();
+    values.resize(recording.get(id).len(), 0.0);
+    values
 }
 
 /// A value sent once, from a callback of the device or another thread to a future, which is an error if the sender goes

@@ -1,9 +1,9 @@
 //! `attention_kv`: `M = Kᵀ V` of every timestep, image and head.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, attention_kv as twin};
+use crate::reference::attention_kv as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -56,7 +56,5 @@ impl Op for AttentionKv {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

@@ -1,9 +1,9 @@
 //! `attention_kv_backward`: the gradients of the factors of `M = Kᵀ V`.
 
 use super::attention::{Attention, Heads, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, twins};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, attention_kv_backward as twin};
+use crate::reference::attention_kv_backward as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -86,9 +86,7 @@ impl Op for AttentionKvGradKeys {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::keys(self, host);
-    }
+    twins!(twin::keys);
 }
 
 impl Op for AttentionKvGradValues {
@@ -112,7 +110,5 @@ impl Op for AttentionKvGradValues {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::values(self, host);
-    }
+    twins!(twin::values);
 }

@@ -1,9 +1,9 @@
 //! `attention_q_kv`: `O = Q M` of every timestep, image and head, M from `attention_kv`.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, attention_q_kv as twin};
+use crate::reference::attention_q_kv as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -60,7 +60,5 @@ impl Op for AttentionQKv {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

@@ -1,9 +1,9 @@
 //! `attention_q_kv_backward`: the gradients of the factors of `O = Q M`.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, attention_q_kv_backward as twin};
+use crate::reference::attention_q_kv_backward as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -79,9 +79,7 @@ impl Op for AttentionQKvGradKv {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::kv(self, host);
-    }
+    twins!(twin::kv);
 }
 
 impl Op for AttentionQKvGradQueries {
@@ -106,7 +104,5 @@ impl Op for AttentionQKvGradQueries {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::queries(self, host);
-    }
+    twins!(twin::queries);
 }

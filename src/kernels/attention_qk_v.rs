@@ -1,9 +1,9 @@
 //! `attention_qk_v`: `O = (Q Kᵀ) V` of every timestep, image and head.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, attention_qk_v as twin};
+use crate::reference::attention_qk_v as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -58,7 +58,5 @@ impl Op for AttentionQkV {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

@@ -1,9 +1,9 @@
 //! `attention_qk_v_backward`: the gradients of the factors of `O = (Q Kᵀ) V`.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, attention_qk_v_backward as twin};
+use crate::reference::attention_qk_v_backward as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -70,9 +70,7 @@ impl Op for AttentionQkVGradQueries {
         dispatch("queries", bindings, &uniform_of(recording, self.dq, self.g, self.heads))
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::queries(self, host);
-    }
+    twins!(twin::queries);
 }
 
 /// `dK = (G Vᵀ)ᵀ Q` where K > 0, else 0: the gradient of what went into the ReLU before K; dk `[T, B, H, W, window]` real.
@@ -108,9 +106,7 @@ impl Op for AttentionQkVGradKeys {
         dispatch("keys", bindings, &uniform_of(recording, self.q, self.g, self.heads))
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::keys(self, host);
-    }
+    twins!(twin::keys);
 }
 
 /// `dV = (Q Kᵀ)ᵀ G`: dv `[T, B, H, W, D]` real, of which the window's channels are written.
@@ -144,7 +140,5 @@ impl Op for AttentionQkVGradValues {
         dispatch("values", bindings, &uniform_of(recording, self.q, self.g, self.heads))
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::values(self, host);
-    }
+    twins!(twin::values);
 }

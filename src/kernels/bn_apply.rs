@@ -1,8 +1,8 @@
 //! `bn_apply`: batch norm by given statistics, with ReLU or a residual if wanted.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, bn_apply as twin};
+use crate::reference::bn_apply as twin;
 
 uniform! {
     /// The uniform of `bn_apply`.
@@ -81,7 +81,5 @@ impl Op for BnApplyOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

@@ -1,9 +1,9 @@
 //! `bn_backward`: the gradient of batch norm, of its scale and of its shift.
 
 use super::channel_sums::{Blocks, combine_groups, partial_groups};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, bn_backward as twin};
+use crate::reference::bn_backward as twin;
 use crate::tensor::{Shape, vectors};
 
 uniform! {
@@ -121,9 +121,7 @@ impl Op for BnBackwardPartialOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_partial(self, host);
-    }
+    twins!(twin::run_partial);
 }
 
 /// Second dispatch: the gradients of scale and shift, `[1, 1, 1, 1, C]`, and both as one tensor for the third.
@@ -163,9 +161,7 @@ impl Op for BnBackwardCombineOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_combine(self, host);
-    }
+    twins!(twin::run_combine);
 }
 
 /// Third dispatch: the gradient of y.
@@ -205,7 +201,5 @@ impl Op for BnBackwardApplyOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_apply(self, host);
-    }
+    twins!(twin::run_apply);
 }

@@ -1,9 +1,9 @@
 //! `bn_statistics`: mean and variance of each channel over a batch, and the running values that follow them.
 
 use super::channel_sums::{Blocks, combine_groups, partial_groups};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, bn_statistics as twin};
+use crate::reference::bn_statistics as twin;
 use crate::tensor::{Shape, vectors};
 
 uniform! {
@@ -96,9 +96,7 @@ impl Op for BnStatisticsPartialOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_partial(self, host);
-    }
+    twins!(twin::run_partial);
 }
 
 /// Second dispatch: the partial sums into `[1, 1, 1, 1, C]` each.
@@ -140,9 +138,7 @@ impl Op for BnStatisticsCombineOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_combine(self, host);
-    }
+    twins!(twin::run_combine);
 }
 
 /// The running values, in place: they are read and written, so that an op or an upload must have written them before.
@@ -186,7 +182,5 @@ impl Op for BnRunningOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_running(self, host);
-    }
+    twins!(twin::run_running);
 }

@@ -1,8 +1,8 @@
 //! `conv3x3_real`: 3×3 convolution (pad 1, stride 1) of real values with batch norm folded in; the first stage.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, conv3x3_real as twin};
+use crate::reference::conv3x3_real as twin;
 use crate::tensor::vectors;
 
 uniform! {
@@ -89,9 +89,7 @@ impl Op for Conv3x3RealOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }
 
 /// Weights `[O][I][9]` of the output channels `out` as the kernel reads them: `[O/32][K/32][32 k][32 o]`, k = tap · I + i,

@@ -1,9 +1,9 @@
 //! `conv3x3_spike`: 3×3 convolution (pad 1, stride 1) of packed spikes, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Dispatch, Kernel, Op};
+use super::{Dispatch, Kernel, Op, twins};
 use crate::recording::Recording;
-use crate::reference::{HostTensors, conv3x3_spike as twin};
+use crate::reference::conv3x3_spike as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -38,7 +38,5 @@ impl Op for Conv3x3Spike {
         self.0.dispatch(&KERNEL, recording)
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(&self.0, host);
-    }
+    twins!(twin::run, 0);
 }

@@ -1,8 +1,8 @@
 //! `cross_entropy`: the loss of each image and the gradient of their mean.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, cross_entropy as twin};
+use crate::reference::cross_entropy as twin;
 
 uniform! {
     /// The uniform of `cross_entropy`.
@@ -73,7 +73,5 @@ impl Op for CrossEntropyOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

@@ -1,8 +1,8 @@
 //! `head`: the linear layer from firing rates to logits.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, head as twin};
+use crate::reference::head as twin;
 
 uniform! {
     /// The uniform of `head`.
@@ -78,9 +78,7 @@ impl Op for HeadOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }
 
 /// A state_dict's `[rows][columns]` as the kernel reads it, `[columns][rows]`; applied with the other count, back again.

@@ -1,8 +1,8 @@
 //! `head_backward`: the gradient of the linear layer from firing rates to logits.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, head_backward as twin};
+use crate::reference::head_backward as twin;
 use crate::tensor::{Shape, vectors};
 
 uniform! {
@@ -84,9 +84,7 @@ impl Op for HeadWeightsBackwardOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_weights(self, host);
-    }
+    twins!(twin::run_weights);
 }
 
 /// The gradient of the firing rates.
@@ -125,7 +123,5 @@ impl Op for HeadInputBackwardOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run_input(self, host);
-    }
+    twins!(twin::run_input);
 }

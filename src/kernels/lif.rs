@@ -1,9 +1,9 @@
 //! `lif`: the LIF neuron over T of a real tensor, packed to bits or to plus and minus planes.
 
 use super::neuron::Neuron;
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, lif as twin};
+use crate::reference::lif as twin;
 use crate::tensor::{Element, vectors, words};
 
 uniform! {
@@ -108,7 +108,5 @@ impl Op for LifOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

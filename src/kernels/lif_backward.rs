@@ -1,10 +1,10 @@
 //! `lif_backward`: the gradient of the LIF neuron through time.
 
 use super::neuron::Neuron;
-use super::{Constants, Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Constants, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::config::Surrogate;
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, lif_backward as twin};
+use crate::reference::lif_backward as twin;
 use crate::tensor::Element;
 
 uniform! {
@@ -115,7 +115,5 @@ impl Op for LifBackwardOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

@@ -1,9 +1,9 @@
 //! `linear_spike`: packed spikes times f32 weights, token by token, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Dispatch, Kernel, Op};
+use super::{Dispatch, Kernel, Op, twins};
 use crate::recording::Recording;
-use crate::reference::{HostTensors, linear_spike as twin};
+use crate::reference::linear_spike as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -38,7 +38,5 @@ impl Op for LinearSpike {
         self.0.dispatch(&KERNEL, recording)
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(&self.0, host);
-    }
+    twins!(twin::run, 0);
 }

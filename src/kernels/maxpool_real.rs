@@ -1,8 +1,8 @@
 //! `maxpool_real`: 3×3 stride-2 pad-1 max-pool of real values.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, maxpool_real as twin};
+use crate::reference::maxpool_real as twin;
 
 uniform! {
     /// The uniform of `maxpool_real`.
@@ -68,7 +68,5 @@ impl Op for MaxpoolRealOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

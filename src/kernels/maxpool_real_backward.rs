@@ -1,9 +1,9 @@
 //! `maxpool_real_backward`: the gradient of the 3×3 stride-2 pad-1 max-pool of real values.
 
 use super::maxpool_backward::{MaxpoolBackward, dispatch};
-use super::{Dispatch, Kernel, Op};
+use super::{Dispatch, Kernel, Op, twins};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, maxpool_real_backward as twin};
+use crate::reference::maxpool_real_backward as twin;
 
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
@@ -53,7 +53,5 @@ impl Op for MaxpoolRealBackwardOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

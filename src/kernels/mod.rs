@@ -179,7 +179,32 @@ pub trait Op: Send + Sync {
     fn dispatch(&self, recording: &Recording) -> Dispatch;
     /// Its twin on the host.
     fn reference(&self, host: &mut HostTensors);
+    /// The same twin in f64.
+    fn reference_f64(&self, host: &mut HostTensors<f64>);
 }
+
+/// Both precisions of an op's twin, which takes the op, or its field `0`.
+macro_rules! twins {
+    ($run:expr) => {
+        fn reference(&self, host: &mut crate::reference::HostTensors) {
+            $run(self, host);
+        }
+
+        fn reference_f64(&self, host: &mut crate::reference::HostTensors<f64>) {
+            $run(self, host);
+        }
+    };
+    ($run:expr, $field:tt) => {
+        fn reference(&self, host: &mut crate::reference::HostTensors) {
+            $run(&self.$field, host);
+        }
+
+        fn reference_f64(&self, host: &mut crate::reference::HostTensors<f64>) {
+            $run(&self.$field, host);
+        }
+    };
+}
+pub(crate) use twins;
 
 /// Declares a `#[repr(C)]` uniform struct of 4-byte scalars together with the names and offsets of its fields, which a test
 /// compares with the WGSL struct of the same name.

@@ -249,9 +249,7 @@ macro_rules! backward_op {
                 $dispatch
             }
 
-            fn reference(&self, host: &mut crate::reference::HostTensors) {
-                $twin(&self.0, host);
-            }
+            crate::kernels::twins!($twin, 0);
         }
     };
 }

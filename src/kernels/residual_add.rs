@@ -1,8 +1,8 @@
 //! `residual_add`: the sum of two real tensors, standing alone.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, residual_add as twin};
+use crate::reference::residual_add as twin;
 
 uniform! {
     /// The uniform of `residual_add`.
@@ -57,7 +57,5 @@ impl Op for ResidualAddOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

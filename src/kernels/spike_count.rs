@@ -1,8 +1,8 @@
 //! `spike_count`: how many spikes a packed tensor holds.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, spike_count as twin};
+use crate::reference::spike_count as twin;
 
 uniform! {
     /// The uniform of `spike_count`.
@@ -62,7 +62,5 @@ impl Op for SpikeCountOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

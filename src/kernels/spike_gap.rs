@@ -1,8 +1,8 @@
 //! `spike_gap`: the mean of spikes over timesteps and tokens.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, spike_gap as twin};
+use crate::reference::spike_gap as twin;
 
 uniform! {
     /// The uniform of `spike_gap`.
@@ -74,7 +74,5 @@ impl Op for SpikeGapOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

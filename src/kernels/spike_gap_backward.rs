@@ -1,8 +1,8 @@
 //! `spike_gap_backward`: the gradient of the mean of spikes over timesteps and tokens.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, uniform};
+use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::reference::{HostTensors, spike_gap_backward as twin};
+use crate::reference::spike_gap_backward as twin;
 
 uniform! {
     /// The uniform of `spike_gap_backward`.
@@ -71,7 +71,5 @@ impl Op for SpikeGapBackwardOp {
         }
     }
 
-    fn reference(&self, host: &mut HostTensors) {
-        twin::run(self, host);
-    }
+    twins!(twin::run);
 }

@@ -39,7 +39,7 @@ pub fn attention_kv<F: Real>(k: &[F], v: &[u32], shape: Shape, heads: Heads, m: 
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &AttentionKv, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &AttentionKv, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.v).shape;
     let mut m = host.take_real(op.m);
     attention_kv(host.real(op.k), host.packed(op.v), shape, op.heads, &mut m);

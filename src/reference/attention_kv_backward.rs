@@ -59,7 +59,7 @@ pub fn attention_kv_grad_values<F: Real>(k: &[F], dm: &[F], shape: Shape, heads:
 }
 
 /// Runs a recorded op on the host.
-pub fn keys(op: &AttentionKvGradKeys, host: &mut HostTensors) {
+pub fn keys<F: Real>(op: &AttentionKvGradKeys, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.v).shape;
     let mut dk = host.take_real(op.dk);
     attention_kv_grad_keys(host.real(op.k), host.packed(op.v), host.real(op.dm), shape, op.heads, &mut dk);
@@ -67,7 +67,7 @@ pub fn keys(op: &AttentionKvGradKeys, host: &mut HostTensors) {
 }
 
 /// Runs a recorded op on the host.
-pub fn values(op: &AttentionKvGradValues, host: &mut HostTensors) {
+pub fn values<F: Real>(op: &AttentionKvGradValues, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.dv).shape;
     let mut dv = host.take_real(op.dv);
     attention_kv_grad_values(host.real(op.k), host.real(op.dm), shape, op.heads, &mut dv);

@@ -30,7 +30,7 @@ pub fn attention_q_kv<F: Real>(q: &[u32], m: &[F], shape: Shape, heads: Heads, o
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &AttentionQKv, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &AttentionQKv, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.q).shape;
     let mut o = host.take_real(op.o);
     attention_q_kv(host.packed(op.q), host.real(op.m), shape, op.heads, &mut o);

@@ -52,7 +52,7 @@ pub fn attention_q_kv_grad_queries<F: Real>(g: &[F], m: &[F], shape: Shape, head
 }
 
 /// Runs a recorded op on the host.
-pub fn kv(op: &AttentionQKvGradKv, host: &mut HostTensors) {
+pub fn kv<F: Real>(op: &AttentionQKvGradKv, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.q).shape;
     let mut dm = host.take_real(op.dm);
     attention_q_kv_grad_kv(host.packed(op.q), host.real(op.g), shape, op.heads, &mut dm);
@@ -60,7 +60,7 @@ pub fn kv(op: &AttentionQKvGradKv, host: &mut HostTensors) {
 }
 
 /// Runs a recorded op on the host.
-pub fn queries(op: &AttentionQKvGradQueries, host: &mut HostTensors) {
+pub fn queries<F: Real>(op: &AttentionQKvGradQueries, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.dq).shape;
     let mut dq = host.take_real(op.dq);
     attention_q_kv_grad_queries(host.real(op.g), host.real(op.m), shape, op.heads, &mut dq);

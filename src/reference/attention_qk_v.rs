@@ -45,7 +45,7 @@ pub fn attention_qk_v<F: Real>(q: &[u32], k: &[F], v: &[u32], shape: Shape, head
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &AttentionQkV, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &AttentionQkV, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.q).shape;
     let mut o = host.take_real(op.o);
     attention_qk_v(host.packed(op.q), host.real(op.k), host.packed(op.v), shape, op.heads, &mut o);

@@ -129,7 +129,7 @@ impl<F: Real> Window<'_, F> {
 }
 
 /// Runs a recorded op on the host.
-pub fn queries(op: &AttentionQkVGradQueries, host: &mut HostTensors) {
+pub fn queries<F: Real>(op: &AttentionQkVGradQueries, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.dq).shape;
     let mut dq = host.take_real(op.dq);
     let window = Window { g: host.real(op.g), shape, heads: op.heads };
@@ -138,7 +138,7 @@ pub fn queries(op: &AttentionQkVGradQueries, host: &mut HostTensors) {
 }
 
 /// Runs a recorded op on the host.
-pub fn keys(op: &AttentionQkVGradKeys, host: &mut HostTensors) {
+pub fn keys<F: Real>(op: &AttentionQkVGradKeys, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.q).shape;
     let mut dk = host.take_real(op.dk);
     let window = Window { g: host.real(op.g), shape, heads: op.heads };
@@ -147,7 +147,7 @@ pub fn keys(op: &AttentionQkVGradKeys, host: &mut HostTensors) {
 }
 
 /// Runs a recorded op on the host.
-pub fn values(op: &AttentionQkVGradValues, host: &mut HostTensors) {
+pub fn values<F: Real>(op: &AttentionQkVGradValues, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.q).shape;
     let mut dv = host.take_real(op.dv);
     let window = Window { g: host.real(op.g), shape, heads: op.heads };

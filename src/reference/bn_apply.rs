@@ -45,7 +45,7 @@ pub fn bn_apply<F: Real>(y: &[F], norm: &Norm<F>, residual: Option<&[F]>, out: &
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &BnApplyOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &BnApplyOp, host: &mut HostTensors<F>) {
     let mut out = host.take_real(op.out);
     let [mean, inv_std, gamma, beta] = [op.mean, op.inv_std, op.gamma, op.beta].map(|id| host.real(id));
     let norm = Norm { mean, inv_std, gamma, beta, relu: op.relu };

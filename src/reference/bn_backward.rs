@@ -50,13 +50,13 @@ pub fn apply<F: Real>(g_x: &[F], y: &[F], norm: &Norm<F>, sums: Option<&[F]>, g_
     });
 }
 
-fn norm<'h>(saved: &BnSaved, host: &'h HostTensors) -> Norm<'h, f32> {
+fn norm<'h, F: Real>(saved: &BnSaved, host: &'h HostTensors<F>) -> Norm<'h, F> {
     let [mean, inv_std, gamma, beta] = [saved.mean, saved.inv_std, saved.gamma, saved.beta].map(|id| host.real(id));
     Norm { mean, inv_std, gamma, beta, relu: saved.relu }
 }
 
 /// Runs a recorded first dispatch on the host.
-pub fn run_partial(op: &BnBackwardPartialOp, host: &mut HostTensors) {
+pub fn run_partial<F: Real>(op: &BnBackwardPartialOp, host: &mut HostTensors<F>) {
     let mut partials = host.take_real(op.partials);
     let (g_x, y, shape) = (host.real(op.saved.g_x), host.real(op.saved.y), host.recording.get(op.saved.y).shape);
     partial(g_x, y, shape, &norm(&op.saved, host), &mut partials);
@@ -64,7 +64,7 @@ pub fn run_partial(op: &BnBackwardPartialOp, host: &mut HostTensors) {
 }
 
 /// Runs a recorded second dispatch on the host.
-pub fn run_combine(op: &BnBackwardCombineOp, host: &mut HostTensors) {
+pub fn run_combine<F: Real>(op: &BnBackwardCombineOp, host: &mut HostTensors<F>) {
     let mut sums = host.take_real(op.sums);
     combine(host.real(op.partials), &mut sums);
     let (g_beta, g_gamma) = sums.split_at(sums.len() / 2);
@@ -74,7 +74,7 @@ pub fn run_combine(op: &BnBackwardCombineOp, host: &mut HostTensors) {
 }
 
 /// Runs a recorded third dispatch on the host.
-pub fn run_apply(op: &BnBackwardApplyOp, host: &mut HostTensors) {
+pub fn run_apply<F: Real>(op: &BnBackwardApplyOp, host: &mut HostTensors<F>) {
     let mut g_y = host.take_real(op.g_y);
     let sums = op.sums.map(|sums| host.real(sums));
     apply(host.real(op.saved.g_x), host.real(op.saved.y), &norm(&op.saved, host), sums, &mut g_y);

@@ -63,26 +63,26 @@ pub fn running<F: Real>(
 }
 
 /// Runs a recorded first dispatch on the host.
-pub fn run_partial(op: &BnStatisticsPartialOp, host: &mut HostTensors) {
+pub fn run_partial<F: Real>(op: &BnStatisticsPartialOp, host: &mut HostTensors<F>) {
     let mut partials = host.take_real(op.partials);
     partial(host.real(op.y), host.recording.get(op.y).shape, &mut partials);
     host.put_real(op.partials, partials);
 }
 
 /// Runs a recorded second dispatch on the host.
-pub fn run_combine(op: &BnStatisticsCombineOp, host: &mut HostTensors) {
+pub fn run_combine<F: Real>(op: &BnStatisticsCombineOp, host: &mut HostTensors<F>) {
     let [mut mean, mut variance, mut inv_std] = [op.mean, op.variance, op.inv_std].map(|id| host.take_real(id));
-    combine(host.real(op.partials), op.shape, op.eps, &mut mean, &mut variance, &mut inv_std);
+    combine(host.real(op.partials), op.shape, op.eps.into(), &mut mean, &mut variance, &mut inv_std);
     for (id, v) in [(op.mean, mean), (op.variance, variance), (op.inv_std, inv_std)] {
         host.put_real(id, v);
     }
 }
 
 /// Runs a recorded update of the running values on the host.
-pub fn run_running(op: &BnRunningOp, host: &mut HostTensors) {
+pub fn run_running<F: Real>(op: &BnRunningOp, host: &mut HostTensors<F>) {
     let [mut mean, mut var] = [op.running_mean, op.running_var].map(|id| host.real(id).to_vec());
     let n = op.shape.steps * op.shape.rows();
-    running(host.real(op.mean), host.real(op.variance), n, op.momentum, &mut mean, &mut var);
+    running(host.real(op.mean), host.real(op.variance), n, op.momentum.into(), &mut mean, &mut var);
     host.put_real(op.running_mean, mean);
     host.put_real(op.running_var, var);
 }

@@ -47,7 +47,7 @@ pub fn conv3x3_real<F: Real>(
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &Conv3x3RealOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &Conv3x3RealOp, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.input).shape;
     let channels_out = host.recording.get(op.out).shape.channels;
     let mut out = host.take_real(op.out);

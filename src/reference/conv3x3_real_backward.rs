@@ -29,7 +29,7 @@ pub fn conv3x3_real_weights<F: Real>(g: Gradient<F>, rows: usize, x: &[F], shape
 }
 
 /// Runs a recorded op on the host.
-pub fn weights(op: &WeightsBackward, host: &mut HostTensors) {
+pub fn weights<F: Real>(op: &WeightsBackward, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.input).shape;
     let of_gradient = host.recording.get(op.gradient).shape;
     let mut out = host.take_real(op.out);
@@ -40,6 +40,6 @@ pub fn weights(op: &WeightsBackward, host: &mut HostTensors) {
 }
 
 /// Runs a recorded op on the host.
-pub fn combine(op: &CombineBackward, host: &mut HostTensors) {
+pub fn combine<F: Real>(op: &CombineBackward, host: &mut HostTensors<F>) {
     product_backward::run_combine(op, host);
 }

@@ -1,20 +1,20 @@
 //! The twin of `shaders/conv3x3_spike_backward.wgsl`; the arithmetic is [`super::product_backward`]'s.
 
 use super::conv3x3_spike::TAPS;
-use super::{HostTensors, product_backward};
+use super::{HostTensors, Real, product_backward};
 use crate::kernels::product_backward::{CombineBackward, InputBackward, WeightsBackward};
 
 /// Runs a recorded op on the host.
-pub fn weights(op: &WeightsBackward, host: &mut HostTensors) {
+pub fn weights<F: Real>(op: &WeightsBackward, host: &mut HostTensors<F>) {
     product_backward::run_weights(op, TAPS, host);
 }
 
 /// Runs a recorded op on the host.
-pub fn combine(op: &CombineBackward, host: &mut HostTensors) {
+pub fn combine<F: Real>(op: &CombineBackward, host: &mut HostTensors<F>) {
     product_backward::run_combine(op, host);
 }
 
 /// Runs a recorded op on the host.
-pub fn input(op: &InputBackward, host: &mut HostTensors) {
+pub fn input<F: Real>(op: &InputBackward, host: &mut HostTensors<F>) {
     product_backward::run_input(op, TAPS, host);
 }

@@ -26,7 +26,7 @@ fn total<F: Real>(n: usize, term: impl Fn(usize) -> F) -> F {
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &CrossEntropyOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &CrossEntropyOp, host: &mut HostTensors<F>) {
     let (mut loss, mut g_logits) = (host.take_real(op.loss), host.take_real(op.g_logits));
     let n = op.batch * op.classes;
     let (logits, targets) = (&host.real(op.logits)[..n], &host.real(op.targets)[..n]);

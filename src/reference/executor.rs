@@ -1,24 +1,34 @@
 //! Runs a recording on the host, op by op, with the twins.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::HostTensors;
+use super::{HostMemory, HostTensors, Real};
+use crate::Result;
 use crate::outputs::{Outputs, Raw};
-use crate::recording::Recording;
+use crate::recording::{Recording, TensorId};
 use crate::tensor::Element;
-use crate::{Error, Result};
 
-/// A recording on the reference executor.
-pub struct Executor {
+/// A recording on the reference executor, in f32 as on a device or in f64 to judge both.
+pub struct Executor<F: Real = f32> {
     recording: Recording,
     last_uses: Vec<usize>,
+    memory: HostMemory<F>,
 }
 
 impl Executor {
     /// Takes a recording.
     pub fn new(recording: Recording) -> Self {
+        Executor::in_precision(recording)
+    }
+}
+
+impl<F: Real> Executor<F> {
+    /// Takes a recording, to run it in `F`.
+    pub fn in_precision(recording: Recording) -> Self {
         let last_uses = recording.last_uses();
-        Executor { recording, last_uses }
+        let memory = HostMemory::new(&recording);
+        Executor { recording, last_uses, memory }
     }
 
     /// The recording it runs.
@@ -26,37 +36,74 @@ impl Executor {
         &self.recording
     }
 
-    /// Runs on `input`, the input tensor's elements in its own layout; reads every output back.
+    /// Runs on `inputs`, each input tensor's elements in its own layout; reads every output back.
     ///
     /// # Errors
-    /// [`Error::Input`] if the length of `input` is not the input tensor's.
-    pub fn run(&self, input: &[f32]) -> Result<Outputs> {
-        self.run_timed(input, |_, _| ())
+    /// [`Error::Input`](crate::Error::Input) if the inputs are not as many, or as long, as the input tensors.
+    pub fn run(&mut self, inputs: &[&[f32]]) -> Result<Outputs> {
+        self.run_timed(inputs, |_, _| ())
     }
 
     /// As [`Executor::run`], telling `each` how long each op (by index) took.
-    pub fn run_timed(&self, input: &[f32], mut each: impl FnMut(usize, Duration)) -> Result<Outputs> {
-        let mut host = HostTensors::new(&self.recording);
-        if let Some(id) = self.recording.input {
-            let expected = self.recording.get(id).len();
-            if input.len() != expected {
-                return Err(Error::Input(format!("the input has {} elements; the plan takes {expected}", input.len())));
-            }
-            host.put_real(id, input.to_vec());
+    pub fn run_timed(&mut self, inputs: &[&[f32]], each: impl FnMut(usize, Duration)) -> Result<Outputs> {
+        let all = 0..self.recording.ops.len();
+        self.run_ops(inputs, all, each)?;
+        let outputs = Outputs::read(&self.recording, |id| read(&self.recording, &mut self.memory, id));
+        Ok(outputs)
+    }
+
+    /// Runs a range of the ops, and reads nothing back. What ends in the range is gone after it.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn run_ops(
+        &mut self,
+        inputs: &[&[f32]],
+        ops: Range<usize>,
+        mut each: impl FnMut(usize, Duration),
+    ) -> Result<()> {
+        self.recording.check_inputs(inputs)?;
+        let mut host = HostTensors { recording: &self.recording, memory: &mut self.memory };
+        for (&id, input) in self.recording.inputs.iter().zip(inputs) {
+            let mut values = host.take_real(id);
+            values.iter_mut().zip(*input).for_each(|(v, &x)| *v = F::from(x));
+            host.put_real(id, values);
         }
-        for (i, op) in self.recording.ops.iter().enumerate() {
+        for (i, op) in self.recording.ops.iter().enumerate().take(ops.end).skip(ops.start) {
             let start = Instant::now();
-            op.reference(&mut host);
+            F::reference(&**op, &mut host);
             each(i, start.elapsed());
             for (id, _) in op.operands(&self.recording) {
                 if self.last_uses[id.0] == i {
-                    host.free(id);
+                    host.free(self.recording.place(id).0);
                 }
             }
         }
-        Ok(Outputs::read(&self.recording, |id| match self.recording.get(id).element {
-            Element::Real => Raw::Real(host.real(id).to_vec()),
-            _ => Raw::Packed(host.packed(id).to_vec()),
-        }))
+        Ok(())
+    }
+
+    /// The values of tensors that stay, or of outputs after a run, rounded to f32.
+    pub fn read(&mut self, ids: &[TensorId]) -> Vec<Vec<f32>> {
+        let host = HostTensors { recording: &self.recording, memory: &mut self.memory };
+        ids.iter().map(|&id| host.real(id).iter().map(|v| v.to_f32()).collect()).collect()
+    }
+
+    /// Sets a tensor that stays.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) if `values` are not as many as its elements.
+    pub fn write(&mut self, id: TensorId, values: &[f32]) -> Result<()> {
+        self.recording.check_values(id, values)?;
+        let mut host = HostTensors { recording: &self.recording, memory: &mut self.memory };
+        host.put_real(id, values.iter().map(|&v| F::from(v)).collect());
+        Ok(())
+    }
+}
+
+fn read<F: Real>(recording: &Recording, memory: &mut HostMemory<F>, id: TensorId) -> Raw {
+    let host = HostTensors { recording, memory };
+    match recording.get(id).element {
+        Element::Real => Raw::Real(host.real(id).iter().map(|v| v.to_f32()).collect()),
+        _ => Raw::Packed(host.packed(id).to_vec()),
     }
 }

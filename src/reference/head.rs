@@ -23,7 +23,7 @@ pub fn head<F: Real>(
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &HeadOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &HeadOp, host: &mut HostTensors<F>) {
     let input = host.recording.get(op.input);
     let mut out = host.take_real(op.out);
     let (weights, bias) = (host.real(op.weights), host.real(op.bias));

@@ -29,7 +29,7 @@ pub fn input<F: Real>(weights: &[F], g_logits: &[F], classes: usize, row: usize,
 }
 
 /// Runs a recorded gradient of weights and bias on the host.
-pub fn run_weights(op: &HeadWeightsBackwardOp, host: &mut HostTensors) {
+pub fn run_weights<F: Real>(op: &HeadWeightsBackwardOp, host: &mut HostTensors<F>) {
     let tensor = host.recording.get(op.rate);
     let (mut g_weights, mut g_bias) = (host.take_real(op.g_weights), host.take_real(op.g_bias));
     // Tensors are padded to four floats, these matrices are not.
@@ -41,7 +41,7 @@ pub fn run_weights(op: &HeadWeightsBackwardOp, host: &mut HostTensors) {
 }
 
 /// Runs a recorded gradient of the firing rates on the host.
-pub fn run_input(op: &HeadInputBackwardOp, host: &mut HostTensors) {
+pub fn run_input<F: Real>(op: &HeadInputBackwardOp, host: &mut HostTensors<F>) {
     let tensor = host.recording.get(op.g_rate);
     let mut g_rate = host.take_real(op.g_rate);
     let w = &host.real(op.weights)[..tensor.shape.channels * op.classes];

@@ -64,7 +64,7 @@ pub fn lif<F: Real>(
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &LifOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &LifOp, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.input).shape;
     let tensor = host.recording.get(op.out);
     let window = Window {

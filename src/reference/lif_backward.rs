@@ -93,11 +93,11 @@ pub fn lif_backward<F: Real>(x: &[F], g_s: &[F], steps: usize, lif: &Lif<F>, b: 
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &LifBackwardOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &LifBackwardOp, host: &mut HostTensors<F>) {
     let steps = host.recording.get(op.g_s).shape.steps;
     let b = Backward {
         surrogate: op.surrogate,
-        alpha: op.alpha,
+        alpha: op.alpha.into(),
         detach_reset: op.detach_reset,
         ternary: op.element == Element::Ternary,
     };

@@ -10,7 +10,7 @@ pub fn maxpool_real<F: Real>(x: &[F], height: usize, width: usize, row: usize, o
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &MaxpoolRealOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &MaxpoolRealOp, host: &mut HostTensors<F>) {
     let input = host.recording.get(op.input);
     let mut out = host.take_real(op.out);
     maxpool_real(host.real(op.input), input.shape.height, input.shape.width, input.row(), &mut out);

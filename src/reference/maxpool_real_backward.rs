@@ -38,7 +38,7 @@ pub(super) fn scatter<F: Real>(
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &MaxpoolRealBackwardOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &MaxpoolRealBackwardOp, host: &mut HostTensors<F>) {
     let mut g_x = host.take_real(op.g_x);
     let shape = host.recording.get(op.input).shape;
     maxpool_real_backward(host.real(op.input), host.real(op.g_y), shape, &mut g_x);

@@ -1,6 +1,6 @@
 //! The twin of `shaders/maxpool_spike.wgsl`.
 
-use super::{HostTensors, parallel};
+use super::{HostTensors, Real, parallel};
 use crate::kernels::maxpool_spike::MaxpoolSpikeOp;
 
 /// `x` `[images][H][W][words]` into `out` `[images][⌈H/2⌉][⌈W/2⌉][words]`.
@@ -36,7 +36,7 @@ pub(super) fn pool<X: Copy + Send + Sync>(
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &MaxpoolSpikeOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &MaxpoolSpikeOp, host: &mut HostTensors<F>) {
     let input = host.recording.get(op.input);
     let mut out = host.take_packed(op.out);
     maxpool_spike(host.packed(op.input), input.shape.height, input.shape.width, input.row(), &mut out);

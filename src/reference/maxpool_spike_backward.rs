@@ -13,7 +13,7 @@ pub fn maxpool_spike_backward<F: Real>(spikes: &[u32], g_y: &[F], shape: Shape, 
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &MaxpoolSpikeBackwardOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &MaxpoolSpikeBackwardOp, host: &mut HostTensors<F>) {
     let mut g_s = host.take_real(op.g_s);
     let shape = host.recording.get(op.input).shape;
     maxpool_spike_backward(host.packed(op.input), host.real(op.g_y), shape, &mut g_s);

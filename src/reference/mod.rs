@@ -7,8 +7,10 @@ use std::fmt::Debug;
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
 
+use crate::kernels::Op;
 use crate::kernels::neuron::Neuron;
-use crate::recording::{Constant, Recording, TensorId};
+use crate::recording::{Constant, Recording, Role, TensorId};
+use crate::tensor::Element;
 
 pub mod attention_kv;
 pub mod attention_kv_backward;
@@ -73,6 +75,12 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// π.
     fn pi() -> Self;
+    /// A parameter's values, if they are of this type.
+    fn shared(constant: &Constant) -> Option<&[Self]>;
+    /// Runs an op's twin of this type.
+    fn reference(op: &dyn Op, host: &mut HostTensors<Self>);
+    /// As f32, rounded.
+    fn to_f32(self) -> f32;
 }
 
 impl Real for f32 {
@@ -95,6 +103,18 @@ impl Real for f32 {
     fn pi() -> Self {
         std::f32::consts::PI
     }
+
+    fn shared(constant: &Constant) -> Option<&[Self]> {
+        Some(&constant.data)
+    }
+
+    fn reference(op: &dyn Op, host: &mut HostTensors<Self>) {
+        op.reference(host);
+    }
+
+    fn to_f32(self) -> f32 {
+        self
+    }
 }
 
 impl Real for f64 {
@@ -116,6 +136,18 @@ impl Real for f64 {
 
     fn pi() -> Self {
         std::f64::consts::PI
+    }
+
+    fn shared(_: &Constant) -> Option<&[Self]> {
+        None
+    }
+
+    fn reference(op: &dyn Op, host: &mut HostTensors<Self>) {
+        op.reference_f64(host);
+    }
+
+    fn to_f32(self) -> f32 {
+        self as f32
     }
 }
 
@@ -172,73 +204,126 @@ impl<F: Real> Lif<F> {
     }
 }
 
-/// A recording's tensors in host memory.
-pub struct HostTensors<'r> {
+/// A recording's tensors in host memory, real ones in f32 as on a device or in f64 to judge both.
+pub struct HostTensors<'r, F = f32> {
     /// The recording they belong to.
     pub recording: &'r Recording,
-    data: Vec<Host>,
+    pub(super) memory: &'r mut HostMemory<F>,
 }
 
-enum Host {
+/// What [`HostTensors`] keeps from one run to the next: the values of states, and buffers to write other tensors to.
+#[derive(Debug, Default)]
+pub(super) struct HostMemory<F> {
+    data: Vec<Host<F>>,
+    reals: Vec<Vec<F>>,
+    words: Vec<Vec<u32>>,
+}
+
+#[derive(Debug)]
+enum Host<F> {
     Empty,
-    Real(Vec<f32>),
+    Real(Vec<F>),
     Packed(Vec<u32>),
     Constant(Arc<Constant>),
 }
 
-impl<'r> HostTensors<'r> {
-    /// No tensor allocated yet but the parameters, which are shared.
-    pub fn new(recording: &'r Recording) -> Self {
-        let data = recording.tensors().map(|(_, _, c)| c.map_or(Host::Empty, |c| Host::Constant(c.clone()))).collect();
-        HostTensors { recording, data }
-    }
+/// Takes the buffer out of `kept` that fits `len` elements best, or makes one; fresh memory costs more than clearing it.
+fn buffer<X: Copy + Default>(kept: &mut Vec<Vec<X>>, len: usize) -> Vec<X> {
+    let fits = kept.iter().enumerate().filter(|(_, b)| b.capacity() >= len && b.capacity() / 2 <= len);
+    let best = fits.min_by_key(|(_, b)| b.capacity()).map(|(i, _)| i);
+    let mut buffer = best.map_or_else(Vec::new, |i| kept.swap_remove(i));
+    buffer.clear();
+    buffer.resize(len, X::default());
+    buffer
+}
 
+impl<F: Real> HostMemory<F> {
+    /// States with their first values, parameters shared, nothing else allocated.
+    pub fn new(recording: &Recording) -> Self {
+        let reals = |data: &[f32]| Host::Real(data.iter().map(|&v| F::from(v)).collect());
+        let data = recording.tensors().map(|(_, tensor, role)| match role {
+            Role::Passing | Role::Part { .. } => Host::Empty,
+            Role::Constant(c) if tensor.element == Element::Real && F::shared(c).is_none() => reals(&c.data),
+            Role::Constant(c) => Host::Constant(c.clone()),
+            Role::State(initial) => {
+                let mut values = initial.data.clone();
+                values.resize(tensor.len(), 0.0);
+                reals(&values)
+            }
+        });
+        HostMemory { data: data.collect(), reals: Vec::new(), words: Vec::new() }
+    }
+}
+
+impl<F: Real> HostTensors<'_, F> {
     /// A real tensor; empty if nothing has written it.
-    pub fn real(&self, id: TensorId) -> &[f32] {
-        match &self.data[id.0] {
+    pub fn real(&self, id: TensorId) -> &[F] {
+        let (of, offset) = self.recording.place(id);
+        let whole = match &self.memory.data[of.0] {
             Host::Real(v) => v,
-            Host::Constant(c) => &c.data,
+            Host::Constant(c) => F::shared(c).unwrap_or(&[]),
             Host::Empty | Host::Packed(_) => &[],
-        }
+        };
+        if of == id { whole } else { whole.get(offset..offset + self.recording.get(id).len()).unwrap_or(&[]) }
     }
 
     /// A packed tensor; empty if nothing has written it.
     pub fn packed(&self, id: TensorId) -> &[u32] {
-        match &self.data[id.0] {
+        match &self.memory.data[id.0] {
             Host::Packed(v) => v,
             Host::Constant(c) => bytemuck::cast_slice(&c.data),
             Host::Empty | Host::Real(_) => &[],
         }
     }
 
-    /// Takes a real tensor out to be written; zeros if it is new.
-    pub fn take_real(&mut self, id: TensorId) -> Vec<f32> {
-        match std::mem::replace(&mut self.data[id.0], Host::Empty) {
+    /// Takes a real tensor out to be written; zeros if it is new. A part of another is copied out, and back by
+    /// [`HostTensors::put_real`].
+    pub fn take_real(&mut self, id: TensorId) -> Vec<F> {
+        let len = self.recording.get(id).len();
+        if self.recording.place(id).0 != id {
+            let mut copy = buffer(&mut self.memory.reals, len);
+            let part = self.real(id);
+            copy[..part.len()].copy_from_slice(part);
+            return copy;
+        }
+        match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Real(v) => v,
-            _ => vec![0.0; self.recording.get(id).len()],
+            _ => buffer(&mut self.memory.reals, len),
         }
     }
 
     /// Takes a packed tensor out to be written; zeros if it is new.
     pub fn take_packed(&mut self, id: TensorId) -> Vec<u32> {
-        match std::mem::replace(&mut self.data[id.0], Host::Empty) {
+        match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Packed(v) => v,
-            _ => vec![0; self.recording.get(id).len()],
+            _ => buffer(&mut self.memory.words, self.recording.get(id).len()),
         }
     }
 
     /// Puts a real tensor back.
-    pub fn put_real(&mut self, id: TensorId, v: Vec<f32>) {
-        self.data[id.0] = Host::Real(v);
+    pub fn put_real(&mut self, id: TensorId, v: Vec<F>) {
+        let (of, offset) = self.recording.place(id);
+        if of == id {
+            self.memory.data[id.0] = Host::Real(v);
+            return;
+        }
+        let mut whole = self.take_real(of);
+        whole[offset..offset + v.len()].copy_from_slice(&v);
+        self.put_real(of, whole);
+        self.memory.reals.push(v);
     }
 
     /// Puts a packed tensor back.
     pub fn put_packed(&mut self, id: TensorId, v: Vec<u32>) {
-        self.data[id.0] = Host::Packed(v);
+        self.memory.data[id.0] = Host::Packed(v);
     }
 
-    /// Frees a tensor that nothing will read again.
+    /// Hands on the memory of a tensor that nothing will read again.
     pub fn free(&mut self, id: TensorId) {
-        self.data[id.0] = Host::Empty;
+        match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
+            Host::Real(v) => self.memory.reals.push(v),
+            Host::Packed(v) => self.memory.words.push(v),
+            Host::Empty | Host::Constant(_) => {}
+        }
     }
 }

@@ -151,9 +151,9 @@ impl<F: Real> Lif<F> {
 }
 
 /// Runs a recorded product on the host.
-pub(super) fn run(op: &SpikeProduct, taps: usize, host: &mut HostTensors) {
+pub(super) fn run<F: Real>(op: &SpikeProduct, taps: usize, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.input).shape;
-    let product = |host: &HostTensors, f: &mut dyn FnMut(Product<f32>)| {
+    let product = |host: &HostTensors<F>, f: &mut dyn FnMut(Product<F>)| {
         f(Product {
             spikes: host.packed(op.input),
             shape,

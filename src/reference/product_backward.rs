@@ -117,17 +117,17 @@ pub fn input<F: Real>(
     });
 }
 
-pub(super) fn gradient<'h>(
-    host: &'h HostTensors,
+pub(super) fn gradient<'h, F: Real>(
+    host: &'h HostTensors<F>,
     id: crate::recording::TensorId,
     first: usize,
     n: usize,
-) -> Gradient<'h, f32> {
+) -> Gradient<'h, F> {
     Gradient { values: host.real(id), row: host.recording.get(id).row(), first_channel: first, channels_out: n }
 }
 
 /// Runs a recorded op on the host.
-pub(super) fn run_weights(op: &WeightsBackward, taps: usize, host: &mut HostTensors) {
+pub(super) fn run_weights<F: Real>(op: &WeightsBackward, taps: usize, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.input).shape;
     let mut out = host.take_real(op.out);
     let g = gradient(host, op.gradient, op.first_channel, op.channels_out);
@@ -136,14 +136,14 @@ pub(super) fn run_weights(op: &WeightsBackward, taps: usize, host: &mut HostTens
 }
 
 /// Runs a recorded op on the host.
-pub(super) fn run_combine(op: &CombineBackward, host: &mut HostTensors) {
+pub(super) fn run_combine<F: Real>(op: &CombineBackward, host: &mut HostTensors<F>) {
     let mut out = host.take_real(op.out);
     combine(host.real(op.partials), &mut out);
     host.put_real(op.out, out);
 }
 
 /// Runs a recorded op on the host.
-pub(super) fn run_input(op: &InputBackward, taps: usize, host: &mut HostTensors) {
+pub(super) fn run_input<F: Real>(op: &InputBackward, taps: usize, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.out).shape;
     let mut out = host.take_real(op.out);
     let g = gradient(host, op.gradient, op.first_channel, op.channels_out);

@@ -9,7 +9,7 @@ pub fn residual_add<F: Real>(x: &[F], residual: &[F], out: &mut [F]) {
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &ResidualAddOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &ResidualAddOp, host: &mut HostTensors<F>) {
     let mut out = host.take_real(op.out);
     residual_add(host.real(op.input), host.real(op.residual), &mut out);
     host.put_real(op.out, out);

@@ -1,6 +1,6 @@
 //! The twin of `shaders/spike_count.wgsl`.
 
-use super::HostTensors;
+use super::{HostTensors, Real};
 use crate::kernels::spike_count::{PARTIALS, SpikeCountOp};
 
 /// The set bits of the words that workgroup g (0..64) of the kernel visits, for each g.
@@ -13,7 +13,7 @@ pub fn spike_count(spikes: &[u32]) -> [u32; PARTIALS] {
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &SpikeCountOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &SpikeCountOp, host: &mut HostTensors<F>) {
     let mut out = host.take_packed(op.out);
     out[op.slot * PARTIALS..(op.slot + 1) * PARTIALS].copy_from_slice(&spike_count(host.packed(op.input)));
     host.put_packed(op.out, out);

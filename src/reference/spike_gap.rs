@@ -28,7 +28,7 @@ pub fn spike_gap<F: Real>(spikes: &[u32], shape: Shape, out: &mut [F]) {
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &SpikeGapOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &SpikeGapOp, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.input).shape;
     let mut out = host.take_real(op.out);
     spike_gap(host.packed(op.input), shape, &mut out);

@@ -15,7 +15,7 @@ pub fn spike_gap_backward<F: Real>(g_rate: &[F], shape: Shape, g_s: &mut [F]) {
 }
 
 /// Runs a recorded op on the host.
-pub fn run(op: &SpikeGapBackwardOp, host: &mut HostTensors) {
+pub fn run<F: Real>(op: &SpikeGapBackwardOp, host: &mut HostTensors<F>) {
     let mut g_s = host.take_real(op.g_s);
     spike_gap_backward(host.real(op.g_rate), host.recording.get(op.g_s).shape, &mut g_s);
     host.put_real(op.g_s, g_s);

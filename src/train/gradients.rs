@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
-use crate::gpu::{Limits, Plan};
+use crate::gpu::Limits;
 use crate::kernels::attention::{Heads, Order, kv_shape};
 use crate::kernels::attention_kv::AttentionKv;
 use crate::kernels::attention_kv_backward::{AttentionKvGradKeys, AttentionKvGradValues};
@@ -42,8 +42,8 @@ use crate::kernels::spike_gap_backward::SpikeGapBackwardOp;
 use crate::layers::{self, RealTensor, Recorder};
 use crate::model::InputShape;
 use crate::outputs::{OutputTensor, Outputs, Values};
+use crate::program::Program;
 use crate::recording::{Constant, Recording, TensorId};
-use crate::reference::Executor;
 use crate::session::{Device, Input, channel_last};
 use crate::tensor::{Element, Shape, words};
 use crate::{Error, Result};
@@ -108,10 +108,7 @@ pub async fn gradients(
     check(config, input, labels)?;
     let (recording, learned) = record(checkpoint, shape, labels, options, device.limits())?;
     let pixels = channel_last(input, 0, input.batch, config.in_chans, config.img_size * config.img_size);
-    let outputs = match device {
-        Device::Cpu => Executor::new(recording).run(&pixels)?,
-        Device::Gpu(context) => Plan::new(context, recording).await?.run(&pixels).await?,
-    };
+    let outputs = Program::new(device, recording).await?.run(&[&pixels]).await?;
     collect(checkpoint, outputs, &learned, shape, options)
 }
 

@@ -1,0 +1,75 @@
+//! A recording made ready for whichever device runs it.
+
+use std::ops::Range;
+
+use crate::Result;
+use crate::gpu::Plan;
+use crate::outputs::Outputs;
+use crate::recording::{Recording, TensorId};
+use crate::reference::Executor;
+use crate::session::Device;
+
+/// A recording on a device.
+pub enum Program {
+    /// On the reference executor.
+    Cpu(Box<Executor>),
+    /// On a GPU.
+    Gpu(Box<Plan>),
+}
+
+impl Program {
+    /// Compiles `recording`.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub async fn new(device: &Device, recording: Recording) -> Result<Self> {
+        Ok(match device {
+            Device::Cpu => Program::Cpu(Box::new(Executor::new(recording))),
+            Device::Gpu(context) => Program::Gpu(Box::new(Plan::new(context, recording).await?)),
+        })
+    }
+
+    /// Runs on `inputs`, each input tensor's elements in its own layout; reads every output back.
+    ///
+    /// # Errors
+    /// As [`Plan::run`].
+    pub async fn run(&mut self, inputs: &[&[f32]]) -> Result<Outputs> {
+        match self {
+            Program::Cpu(executor) => executor.run(inputs),
+            Program::Gpu(plan) => plan.run(inputs).await,
+        }
+    }
+
+    /// Runs a range of the ops, and reads nothing back.
+    ///
+    /// # Errors
+    /// As [`Plan::run`].
+    pub async fn run_ops(&mut self, inputs: &[&[f32]], ops: Range<usize>) -> Result<()> {
+        match self {
+            Program::Cpu(executor) => executor.run_ops(inputs, ops, |_, _| ()),
+            Program::Gpu(plan) => plan.run_ops(inputs, ops).await,
+        }
+    }
+
+    /// The values of real tensors that stay, or of outputs after a run.
+    ///
+    /// # Errors
+    /// As [`Plan::read`].
+    pub async fn read(&mut self, ids: &[TensorId]) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Program::Cpu(executor) => Ok(executor.read(ids)),
+            Program::Gpu(plan) => plan.read(ids).await,
+        }
+    }
+
+    /// Sets a tensor that stays.
+    ///
+    /// # Errors
+    /// As [`Plan::write`].
+    pub async fn write(&mut self, id: TensorId, values: &[f32]) -> Result<()> {
+        match self {
+            Program::Cpu(executor) => executor.write(id, values),
+            Program::Gpu(plan) => plan.write(id, values).await,
+        }
+    }
+}
