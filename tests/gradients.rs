@@ -23,9 +23,12 @@ fn check(path: &Path, device: &Device, order: Option<Order>) -> Gradients {
     let input = common::input(&file);
     let labels = file.i64("in.label").unwrap();
     let traced = file.names().any(|n| n.starts_with("s."));
-    let options = Options { statistics, order, trace: traced };
+    let options = Options { statistics, order, trace: traced, ..Options::default() };
     let what = format!("{} on {}, {order:?}", path.display(), device.name());
     let got = pollster::block_on(gradients(device, &checkpoint, &input, &labels, options)).unwrap();
+    let options = Options { recompute: true, ..options };
+    let redone = pollster::block_on(gradients(device, &checkpoint, &input, &labels, options)).unwrap();
+    assert_eq!((redone.loss, &redone.gradients), (got.loss, &got.gradients), "recomputed: {what}");
 
     let loss = file.f64("out.loss").unwrap()[0];
     assert!((got.loss - loss).abs() <= 1e-5 * loss.abs(), "loss {} is not {loss}: {what}", got.loss);

@@ -50,6 +50,9 @@ pub(super) struct Grad {
     /// Also take one AdamW step: lr 1e-3, betas 0.9 and 0.999, eps 1e-8, weight decay 0.06 on every parameter
     #[arg(long)]
     adamw_step: bool,
+    /// Keep only packed spikes and the residual membranes between blocks for the backward pass, and redo the rest: less memory
+    #[arg(long)]
+    recompute: bool,
     /// Write every spike, membrane potential, residual, key and attention sum too
     #[arg(long)]
     trace: bool,
@@ -86,7 +89,8 @@ impl Grad {
             Mode::Eval => Statistics::Running,
             Mode::Train => Statistics::Batch,
         };
-        let options = Options { statistics, order: self.run.options().order, trace: self.trace };
+        let order = self.run.options().order;
+        let options = Options { statistics, order, recompute: self.recompute, trace: self.trace, ..Default::default() };
         let start = Instant::now();
         let got = pollster::block_on(gradients(&device, &checkpoint, &input, &labels, options))
             .with_context(|| self.input.display().to_string())?;

@@ -1,6 +1,8 @@
-//! Training: gradients by hand, with surrogates for the spikes' derivatives.
+//! Training: hand-derived surrogate gradients, optimizers and the trainer.
 
 pub mod adamw;
 pub mod gradients;
+pub mod parameters;
+mod pass;
 
 pub use gradients::{Gradients, Options, Statistics, gradients};
