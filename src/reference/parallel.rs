@@ -13,6 +13,24 @@ pub fn for_each<I>(items: Vec<I>, f: impl Fn(I)) {
     items.into_iter().for_each(f);
 }
 
+/// Runs `f` on every item, with scratch memory that `new` makes and many items share.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn for_each_with<I: Send, S>(
+    items: Vec<I>,
+    new: impl Fn() -> S + Sync + Send,
+    f: impl Fn(&mut S, I) + Sync + Send,
+) {
+    use rayon::prelude::*;
+    items.into_par_iter().for_each_init(new, f);
+}
+
+/// Runs `f` on every item, with scratch memory that `new` makes and all items share.
+#[cfg(target_arch = "wasm32")]
+pub fn for_each_with<I, S>(items: Vec<I>, new: impl Fn() -> S, f: impl Fn(&mut S, I)) {
+    let mut scratch = new();
+    items.into_iter().for_each(|item| f(&mut scratch, item));
+}
+
 /// Cuts `[steps][rows][row]` into blocks of `block` rows; each block is its slice of every timestep, so that blocks can be
 /// written at the same time.
 pub fn row_blocks<X>(out: &mut [X], steps: usize, row: usize, block: usize) -> Vec<Vec<&mut [X]>> {

@@ -1,6 +1,7 @@
 //! The twin of `shaders/lib/product_backward.wgsl` and what goes with it: for every spike, one row of the gradient is added to
 //! one row of the weights' gradient; the input's gradient is a plain product.
 
+use super::dense::{self, Matrix};
 use super::{HostTensors, Real, parallel};
 use crate::kernels::product_backward::{CombineBackward, InputBackward, WeightsBackward, split_rows};
 use crate::tensor::{Shape, vectors, words};
@@ -73,8 +74,30 @@ pub fn combine<F: Real>(partials: &[F], out: &mut [F]) {
     }
 }
 
-/// The rows one task works through: a transposed tile of weights serves them all.
-const BLOCK: usize = 32;
+/// The rows one task works through: enough that preparing the weights for them costs little beside the product.
+const BLOCK: usize = 128;
+
+/// Weights as the input's gradient multiplies them, `[taps reversed][outputs][32 ⌈inputs/32⌉]` of the words of inputs from
+/// `first_word` on: an output sees its input at the opposite tap.
+fn transposed<F: Real>(
+    weights: &[F],
+    outputs: usize,
+    taps: usize,
+    words_in: usize,
+    first_word: usize,
+    words_out: usize,
+) -> Vec<F> {
+    let row = words_out * 32;
+    let mut all = vec![F::default(); taps * outputs * row];
+    for (n, chunk) in all.chunks_exact_mut(row).enumerate() {
+        let (tap, o) = (taps - 1 - n / outputs, n % outputs);
+        for (i, w) in chunk.iter_mut().enumerate() {
+            let tile = (o / 32 * taps + tap) * words_in + first_word + i / 32;
+            *w = weights[(tile * 32 + i % 32) * 32 + o % 32];
+        }
+    }
+    all
+}
 
 /// `g_s[row, i] = Σ_{o, tap} W[o, i, tap] g[row - tap, o]` into rows of 4⌈channels/4⌉ floats, for the `shape.channels` inputs
 /// from `first_input` on, a multiple of 32, of `channels_in` in all; added to what is there if `accumulate`.
@@ -89,31 +112,27 @@ pub fn input<F: Real>(
     accumulate: bool,
     out: &mut [F],
 ) {
-    let (row_out, words_in, words_out) = (4 * vectors(shape.channels), words(channels_in), words(shape.channels));
-    parallel::for_each(out.chunks_mut(BLOCK * row_out).enumerate().collect(), |(block, out)| {
-        let mut sums = vec![[F::default(); 32]; BLOCK * words_out];
-        let mut transposed = [[F::default(); 32]; 32];
-        for chunk in 0..g.channels_out.div_ceil(32) * taps * words_out {
-            let (o_tile, tap, word) = (chunk / words_out / taps, chunk / words_out % taps, chunk % words_out);
-            let at = ((o_tile * taps + tap) * words_in + first_input / 32 + word) * 1024;
-            for (i, row) in weights[at..at + 1024].chunks_exact(32).enumerate() {
-                row.iter().enumerate().for_each(|(o, &w)| transposed[o][i] = w);
-            }
-            for r in 0..out.len() / row_out {
-                // An output sees its input at the opposite tap.
-                if let Some(from) = neighbour(shape, taps, block * BLOCK + r, taps - 1 - tap) {
-                    let sum = &mut sums[r * words_out + word];
-                    for (&g, w) in g.tile(from, o_tile).iter().zip(&transposed) {
-                        sum.iter_mut().zip(w).for_each(|(s, &w)| *s = *s + g * w);
-                    }
+    let (outputs, row_out, words_out) = (g.channels_out, 4 * vectors(shape.channels), words(shape.channels));
+    let depth = taps * outputs;
+    let weights = transposed(weights, outputs, taps, words(channels_in), first_input / 32, words_out);
+    let weights = Matrix { values: &weights, rows: depth, columns: row_out, row: 32 * words_out };
+    let blocks = out.chunks_mut(BLOCK * row_out).enumerate().collect();
+    parallel::for_each_with(blocks, Vec::new, |gathered, (block, out)| {
+        let (first, rows) = (block * BLOCK, out.len() / row_out);
+        let g = if taps == 1 {
+            Matrix { values: &g.values[first * g.row + g.first_channel..], rows, columns: depth, row: g.row }
+        } else {
+            // For each row the gradients around it, side by side.
+            gathered.resize(rows * depth, F::default());
+            for (n, to) in gathered.chunks_exact_mut(outputs).enumerate() {
+                match neighbour(shape, taps, first + n / taps, n % taps) {
+                    Some(from) => to.copy_from_slice(&g.values[from * g.row + g.first_channel..][..outputs]),
+                    None => to.fill(F::default()),
                 }
             }
-        }
-        for (out, sums) in out.chunks_exact_mut(row_out).zip(sums.chunks_exact(words_out)) {
-            for (out, &sum) in out.iter_mut().zip(sums.as_flattened()) {
-                *out = if accumulate { sum + *out } else { sum };
-            }
-        }
+            Matrix { values: gathered, rows, columns: depth, row: depth }
+        };
+        dense::product(g, weights, accumulate, out, row_out);
     });
 }
 
