@@ -6,6 +6,8 @@ pub mod config;
 #[cfg(feature = "data")]
 pub mod data;
 pub mod error;
+#[cfg(all(feature = "data", not(target_arch = "wasm32")))]
+pub mod evaluate;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod files;
 pub mod gpu;

@@ -13,6 +13,8 @@ use crate::session::Device;
 pub enum Program {
     /// On the reference executor.
     Cpu(Box<Executor>),
+    /// On the reference executor in f64, to judge the others.
+    Exact(Box<Executor<f64>>),
     /// On a GPU.
     Gpu(Box<Plan>),
 }
@@ -36,17 +38,19 @@ impl Program {
     pub async fn run(&mut self, inputs: &[&[f32]]) -> Result<Outputs> {
         match self {
             Program::Cpu(executor) => executor.run(inputs),
+            Program::Exact(executor) => executor.run(inputs),
             Program::Gpu(plan) => plan.run(inputs).await,
         }
     }
 
-    /// Runs a range of the ops, and reads nothing back.
+    /// Runs a range of the ops; outputs that no op has written yet hold anything.
     ///
     /// # Errors
     /// As [`Plan::run`].
-    pub async fn run_ops(&mut self, inputs: &[&[f32]], ops: Range<usize>) -> Result<()> {
+    pub async fn run_ops(&mut self, inputs: &[&[f32]], ops: Range<usize>) -> Result<Outputs> {
         match self {
             Program::Cpu(executor) => executor.run_ops(inputs, ops, |_, _| ()),
+            Program::Exact(executor) => executor.run_ops(inputs, ops, |_, _| ()),
             Program::Gpu(plan) => plan.run_ops(inputs, ops).await,
         }
     }
@@ -58,6 +62,7 @@ impl Program {
     pub async fn read(&mut self, ids: &[TensorId]) -> Result<Vec<Vec<f32>>> {
         match self {
             Program::Cpu(executor) => Ok(executor.read(ids)),
+            Program::Exact(executor) => Ok(executor.read(ids)),
             Program::Gpu(plan) => plan.read(ids).await,
         }
     }
@@ -69,6 +74,7 @@ impl Program {
     pub async fn write(&mut self, id: TensorId, values: &[f32]) -> Result<()> {
         match self {
             Program::Cpu(executor) => executor.write(id, values),
+            Program::Exact(executor) => executor.write(id, values),
             Program::Gpu(plan) => plan.write(id, values).await,
         }
     }

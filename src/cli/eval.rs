@@ -1,9 +1,9 @@
 //! `spikeshade eval`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -14,8 +14,9 @@ use serde_json::json;
 
 use super::{Common, ModelArgs, RunArgs, count, print, print_json, shows_progress};
 use crate::data::{Dataset, Invert, Preparation, Split};
+use crate::evaluate::evaluate;
 use crate::layers::Options;
-use crate::session::{Input, Session};
+use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,31 +53,6 @@ pub(super) struct Eval {
     run: RunArgs,
 }
 
-/// What has been counted so far.
-#[derive(Default)]
-struct Tally {
-    total: usize,
-    first: usize,
-    first_five: usize,
-    spikes: u64,
-    possible: u64,
-}
-
-impl Tally {
-    fn add(&mut self, logits: &[f32], label: i64) {
-        self.total += 1;
-        let Some(&own) = usize::try_from(label).ok().and_then(|label| logits.get(label)) else { return };
-        // Of equal logits the first counts as the answer.
-        let before = logits.iter().zip(0..).filter(|&(&x, i)| x > own || x == own && i < label).count();
-        self.first += usize::from(before == 0);
-        self.first_five += usize::from(before < 5);
-    }
-
-    fn share(&self, n: usize) -> f64 {
-        n as f64 / self.total.max(1) as f64
-    }
-}
-
 impl Eval {
     pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
         let model = Arc::new(self.model.load()?);
@@ -94,45 +70,17 @@ impl Eval {
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left") {
             bar.set_style(style);
         }
-        let mut tally = Tally::default();
         let start = Instant::now();
-        // One batch waits while another is decoded and a third runs.
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let evaluated: Result<()> = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let indices: Vec<usize> = (0..total).collect();
-                // Moved in, so that the receiver sees the end.
-                let sender = sender;
-                for indices in indices.chunks(batch) {
-                    let decoded = data.batch(indices);
-                    let failed = decoded.is_err();
-                    if sender.send(decoded).is_err() || failed {
-                        return;
-                    }
-                }
-            });
-            // Moved in, so that an error ends the sender.
-            let receiver = receiver;
-            for decoded in &receiver {
-                let (pixels, labels) = decoded?;
-                let input = Input { batch: labels.len(), timesteps: None, data: pixels };
-                let output = session.run_blocking(&input, self.run.timesteps, options)?;
-                for (logits, &label) in output.logits.iter().zip(&labels) {
-                    tally.add(logits, label);
-                }
-                tally.spikes += output.counts.iter().map(|c| c.spikes).sum::<u64>();
-                tally.possible += output.counts.iter().map(|c| c.possible).sum::<u64>();
-                bar.set_message(format!("accuracy {:.2} %", 100.0 * tally.share(tally.first)));
-                bar.inc(labels.len() as u64);
-            }
-            Ok(())
+        let evaluated = evaluate(&mut session, &data, total, batch, self.run.timesteps, options, |tally, images| {
+            bar.set_message(format!("accuracy {:.2} %", 100.0 * tally.top1()));
+            bar.inc(images as u64);
+            ControlFlow::Continue(())
         });
         bar.finish_and_clear();
-        evaluated?;
+        let tally = evaluated?;
         let seconds = start.elapsed().as_secs_f64();
-        let (top1, top5) = (tally.share(tally.first), tally.share(tally.first_five));
+        let (top1, top5, rate) = (tally.top1(), tally.top5(), tally.firing_rate());
         let speed = tally.total as f64 / seconds;
-        let rate = tally.spikes as f64 / (tally.possible as f64).max(1.0);
         let device = session.device().name();
         if common.json {
             print_json(&json!({
@@ -145,6 +93,7 @@ impl Eval {
                 "total": tally.total,
                 "top1": top1,
                 "top5": top5,
+                "loss": tally.mean_loss(),
                 "images_per_second": speed,
                 "firing_rate": rate,
             }))?;
@@ -160,19 +109,5 @@ impl Eval {
             ))?;
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranks_are_counted() {
-        let mut tally = Tally::default();
-        tally.add(&[1.0, 0.0], 0);
-        tally.add(&[1.0, 1.0], 1);
-        tally.add(&[6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 5);
-        assert_eq!((tally.total, tally.first, tally.first_five), (3, 1, 2));
     }
 }

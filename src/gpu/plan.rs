@@ -160,21 +160,15 @@ impl Plan {
     /// [`Error::Input`] if the inputs are not as many, or as long, as the input tensors, [`Error::Gpu`],
     /// [`Error::DeviceLost`].
     pub async fn run(&mut self, inputs: &[&[f32]]) -> Result<Outputs> {
-        self.upload(inputs).await?;
-        self.submit(0..self.steps.len(), true).await?;
-        self.read_back().await
+        self.run_ops(inputs, 0..self.steps.len()).await
     }
 
-    /// Runs a range of the ops, and reads nothing back.
+    /// Runs a range of the ops; outputs that no op has written yet hold anything.
     ///
     /// # Errors
     /// As [`Plan::run`].
-    pub async fn run_ops(&mut self, inputs: &[&[f32]], ops: Range<usize>) -> Result<()> {
+    pub async fn run_ops(&mut self, inputs: &[&[f32]], ops: Range<usize>) -> Result<Outputs> {
         self.upload(inputs).await?;
-        self.submit(ops, false).await
-    }
-
-    async fn submit(&self, ops: Range<usize>, read_back: bool) -> Result<()> {
         let recorded = self.context.scoped("running the plan", || {
             let mut encoder = self.context.device.create_command_encoder(&Default::default());
             {
@@ -185,12 +179,11 @@ impl Plan {
                     pass.dispatch_workgroups(step.grid[0], step.grid[1], step.grid[2]);
                 }
             }
-            if read_back {
-                self.copy_outputs(&mut encoder);
-            }
+            self.copy_outputs(&mut encoder);
             self.context.queue.submit([encoder.finish()]);
         });
-        recorded.await
+        recorded.await?;
+        self.read_back().await
     }
 
     fn copy_outputs(&self, encoder: &mut wgpu::CommandEncoder) {

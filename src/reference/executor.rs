@@ -47,12 +47,10 @@ impl<F: Real> Executor<F> {
     /// As [`Executor::run`], telling `each` how long each op (by index) took.
     pub fn run_timed(&mut self, inputs: &[&[f32]], each: impl FnMut(usize, Duration)) -> Result<Outputs> {
         let all = 0..self.recording.ops.len();
-        self.run_ops(inputs, all, each)?;
-        let outputs = Outputs::read(&self.recording, |id| read(&self.recording, &mut self.memory, id));
-        Ok(outputs)
+        self.run_ops(inputs, all, each)
     }
 
-    /// Runs a range of the ops, and reads nothing back. What ends in the range is gone after it.
+    /// Runs a range of the ops; outputs that no op has written yet are empty.
     ///
     /// # Errors
     /// As [`Executor::run`].
@@ -61,7 +59,7 @@ impl<F: Real> Executor<F> {
         inputs: &[&[f32]],
         ops: Range<usize>,
         mut each: impl FnMut(usize, Duration),
-    ) -> Result<()> {
+    ) -> Result<Outputs> {
         self.recording.check_inputs(inputs)?;
         let mut host = HostTensors { recording: &self.recording, memory: &mut self.memory };
         for (&id, input) in self.recording.inputs.iter().zip(inputs) {
@@ -79,7 +77,7 @@ impl<F: Real> Executor<F> {
                 }
             }
         }
-        Ok(())
+        Ok(Outputs::read(&self.recording, |id| read(&self.recording, &mut self.memory, id)))
     }
 
     /// The values of tensors that stay, or of outputs after a run, rounded to f32.
