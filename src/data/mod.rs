@@ -1,12 +1,17 @@
 //! Pictures and data sets: from files to a model's input.
 //!
 //! [`Picture`] and [`Preparation`] turn one picture file into a model's input; [`Dataset`] serves the labelled
-//! pictures of a split of MNIST-like or CIFAR files, of class folders, or of an archive of them.
+//! pictures of a split of MNIST-like or CIFAR files, of class folders, or of an archive of them; `Loader` makes a
+//! training set's shuffled and augmented batches.
 
+mod augment;
 mod cifar;
 mod classes;
 mod idx;
+#[cfg(not(target_arch = "wasm32"))]
+mod loader;
 mod picture;
+mod random;
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -20,7 +25,10 @@ use rayon::prelude::*;
 
 use crate::error::clip;
 use crate::{Error, Result};
+pub use augment::{Affine, Augmentation, ColourJitter, Erasing, Filling, Mixing, RandAugment, RandomResizedCrop};
 pub use classes::MAX_ARCHIVE_BYTES;
+#[cfg(not(target_arch = "wasm32"))]
+pub use loader::{Batch, Epoch, Loader, LoaderOptions};
 pub use picture::{Fit, Invert, MAX_BYTES, MAX_SIDE, Picture, Preparation};
 
 /// The most bytes of pixels an IDX or CIFAR split may take in memory.
@@ -203,6 +211,11 @@ impl Dataset {
     /// All labels, `[N]`.
     pub fn labels(&self) -> &[i64] {
         &self.labels
+    }
+
+    /// How many classes the model has; every label is below it.
+    pub fn num_classes(&self) -> usize {
+        self.preparation.num_classes
     }
 
     /// Shape of a prepared picture, [C, H, W].

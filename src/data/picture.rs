@@ -154,15 +154,15 @@ impl Picture {
     fn with_channels(&self, channels: usize) -> Vec<u8> {
         match (self.channels, channels) {
             (1, 3) => self.pixels.iter().flat_map(|&p| [p; 3]).collect(),
-            (3, 1) => {
-                let grey = |p: &[u8]| {
-                    (u32::from(p[0]) * 19_595 + u32::from(p[1]) * 38_470 + u32::from(p[2]) * 7_471 + 0x8000) >> 16
-                };
-                self.pixels.chunks_exact(3).map(|p| grey(p) as u8).collect()
-            }
+            (3, 1) => self.pixels.chunks_exact(3).map(grey).collect(),
             _ => self.pixels.clone(),
         }
     }
+}
+
+/// The brightness of red, green and blue by ITU-R 601 weights, rounded as Pillow does.
+pub(super) fn grey(p: &[u8]) -> u8 {
+    ((u32::from(p[0]) * 19_595 + u32::from(p[1]) * 38_470 + u32::from(p[2]) * 7_471 + 0x8000) >> 16) as u8
 }
 
 /// Puts pixels of `C` colour channels and alpha on white, or on black if they are nearly white themselves.
@@ -312,12 +312,32 @@ impl Preparation {
 
     /// [`Preparation::prepare`] into a buffer of C·H·W values.
     pub(super) fn prepare_into(&self, picture: &Picture, out: &mut [f32]) {
-        let pixels = self.fitted(picture);
+        let picture = self.fitted(picture);
         for ((plane, values), c) in out.chunks_exact_mut(self.img_size * self.img_size).zip(&self.values).zip(0..) {
-            for (o, p) in plane.iter_mut().zip(pixels.chunks_exact(self.in_chans)) {
+            for (o, p) in plane.iter_mut().zip(picture.pixels.chunks_exact(self.in_chans)) {
                 *o = values[usize::from(p[c])];
             }
         }
+    }
+
+    /// The model's input for pixels at its size and channels, both [H, W, C].
+    pub(super) fn normalise(&self, pixels: &[u8], out: &mut [f32]) {
+        for (out, pixel) in out.chunks_exact_mut(self.in_chans).zip(pixels.chunks_exact(self.in_chans)) {
+            for ((o, &p), values) in out.iter_mut().zip(pixel).zip(&self.values) {
+                *o = values[usize::from(p)];
+            }
+        }
+    }
+
+    /// The pixel value of each channel that comes nearest to 0 in the model's input; black for a channel there is not.
+    pub(super) fn mean_colour(&self) -> [u8; 3] {
+        let nearest = |values: &[f32; 256]| {
+            (0..=255u8).min_by(|&a, &b| {
+                let distance = |p: u8| values[usize::from(p)].abs();
+                distance(a).total_cmp(&distance(b))
+            })
+        };
+        std::array::from_fn(|c| self.values.get(c).and_then(nearest).unwrap_or(0))
     }
 
     fn is_digit_model(&self) -> bool {
@@ -326,35 +346,41 @@ impl Preparation {
             && self.class_names.as_ref().is_none_or(|names| names.iter().all(|n| is_digit(n)))
     }
 
-    /// The picture at the model's size and channels, [H, W, C].
-    fn fitted(&self, picture: &Picture) -> Vec<u8> {
-        let (w, h, size) = (picture.width, picture.height, self.img_size);
-        let mut pixels = picture.with_channels(self.in_chans);
+    /// The picture with the model's channels, and inverted if it has to be.
+    pub(super) fn converted(&self, picture: &Picture) -> Picture {
+        let (width, height, channels) = (picture.width, picture.height, self.in_chans);
+        let mut pixels = picture.with_channels(channels);
         let invert = match self.invert {
-            Invert::Auto => self.is_digit_model() && border(&pixels, w, h).median > 127,
+            Invert::Auto => self.is_digit_model() && border(&pixels, width, height).median > 127,
             Invert::Yes => true,
             Invert::No => false,
         };
         if invert {
             pixels.iter_mut().for_each(|p| *p = 255 - *p);
         }
+        Picture { width, height, channels, pixels }
+    }
+
+    /// The picture at the model's size and channels.
+    pub(super) fn fitted(&self, picture: &Picture) -> Picture {
+        let size = self.img_size;
+        let converted = self.converted(picture);
+        let Picture { width: w, height: h, channels, ref pixels } = converted;
         if (w, h) == (size, size) {
-            return pixels;
+            return converted;
         }
+        let at_size = |pixels| Picture { width: size, height: size, channels, pixels };
         let as_digit = self.fit == Fit::Digit || self.fit == Fit::Auto && self.is_digit_model();
         if as_digit
-            && self.in_chans == 1
-            && let Some(digit) = fit_digit(&pixels, w, h, size)
+            && channels == 1
+            && let Some(digit) = fit_digit(pixels, w, h, size)
         {
-            return digit;
+            return at_size(digit);
         }
         // Cropping before resizing bounds the work for a picture of extreme proportions.
         let side = w.min(h);
         let rect = [(w - side) / 2, (h - side) / 2, side, side];
-        match self.in_chans {
-            1 => resize::<Luma<u8>>(&pixels, w, h, rect, size, size),
-            _ => resize::<Rgb<u8>>(&pixels, w, h, rect, size, size),
-        }
+        at_size(resized(pixels, w, h, channels, rect, [size; 2]))
     }
 }
 
@@ -364,21 +390,28 @@ pub(super) fn is_digit(name: &str) -> bool {
     matches!(name.as_bytes(), [b'0'..=b'9']) || WORDS.iter().any(|w| w.eq_ignore_ascii_case(name))
 }
 
-/// Resizes the part `rect` ([x, y, width, height]) of a w×h picture to `to_w`×`to_h`, averaging where it shrinks.
+/// The part `rect` ([x, y, width, height]) of a w×h picture of 1 or 3 channels at the size `to` ([width, height]),
+/// averaged where it shrinks.
+pub(super) fn resized(pixels: &[u8], w: usize, h: usize, channels: usize, rect: [usize; 4], to: [usize; 2]) -> Vec<u8> {
+    match channels {
+        1 => resize::<Luma<u8>>(pixels, w, h, rect, to),
+        _ => resize::<Rgb<u8>>(pixels, w, h, rect, to),
+    }
+}
+
 fn resize<P: Pixel<Subpixel = u8> + 'static>(
     pixels: &[u8],
     w: usize,
     h: usize,
     rect: [usize; 4],
-    to_w: usize,
-    to_h: usize,
+    to: [usize; 2],
 ) -> Vec<u8> {
     let [x, y, rw, rh] = rect.map(|v| v as u32);
     let Some(image) = ImageBuffer::<P, &[u8]>::from_raw(w as u32, h as u32, pixels) else {
         unreachable!("a Picture holds exactly its pixels");
     };
     let part = imageops::crop_imm(&image, x, y, rw, rh);
-    imageops::resize(&*part, to_w as u32, to_h as u32, FilterType::Triangle).into_raw()
+    imageops::resize(&*part, to[0] as u32, to[1] as u32, FilterType::Triangle).into_raw()
 }
 
 /// What the outer frame of a grey picture looks like.
@@ -434,7 +467,7 @@ fn fit_digit(pixels: &[u8], w: usize, h: usize, size: usize) -> Option<Vec<u8>> 
     let long = (size * 20).div_ceil(28);
     let scaled = |side: usize| ((side * long * 2 + bw.max(bh)) / (bw.max(bh) * 2)).max(1);
     let (tw, th) = (scaled(bw), scaled(bh));
-    let mut digit = resize::<Luma<u8>>(&ink, w, h, [x0, y0, bw, bh], tw, th);
+    let mut digit = resized(&ink, w, h, 1, [x0, y0, bw, bh], [tw, th]);
     // A thin line fades as it shrinks; MNIST's strokes are full white in their middle.
     let strongest = u32::from(*digit.iter().max()?).max(1);
     digit.iter_mut().for_each(|p| *p = (u32::from(*p) * 255 / strongest) as u8);
