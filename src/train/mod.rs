@@ -2,6 +2,7 @@
 
 pub mod adamw;
 pub mod gradients;
+pub mod metrics;
 pub mod parameters;
 mod pass;
 

@@ -1,0 +1,38 @@
+//! What a training run tells of each epoch.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// The epoch; the first is 1.
+    pub epoch: u64,
+    /// Steps done in all.
+    pub step: u64,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// Mean loss of the epoch's training pictures as they were shown, in nats.
+    pub train_loss: f64,
+    /// Share of the training pictures that were right, as they were shown.
+    pub train_accuracy: f64,
+    /// Mean cross-entropy of the test pictures, in nats.
+    pub test_loss: f64,
+    /// Share of the test pictures that are right.
+    pub test_accuracy: f64,
+    /// Mean global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Spikes per neuron and timestep of all layers, in training.
+    pub firing_rate: f64,
+    /// The same by layer.
+    pub firing_rates: BTreeMap<String, f64>,
+    /// Seconds spent in training steps.
+    pub train_seconds: f64,
+    /// Seconds spent in the evaluation.
+    pub test_seconds: f64,
+    /// Training pictures a second.
+    pub images_per_second: f64,
+    /// Whether no epoch before had a higher test accuracy.
+    pub best: bool,
+}
