@@ -170,7 +170,8 @@ impl Checkpoint {
                 },
             }
         }
-        let unexpected: Vec<String> = entries.into_keys().filter(|n| !n.ends_with(".num_batches_tracked")).collect();
+        let known = |n: &String| n.ends_with(".num_batches_tracked") || Checkpoint::is_training_state(n);
+        let unexpected: Vec<String> = entries.into_keys().filter(|n| !known(n)).collect();
         if !problems.is_empty() {
             return Err(misfit(&problems, &unexpected, &off, what));
         }
@@ -239,6 +240,22 @@ impl Checkpoint {
         metadata.insert("config".into(), self.config.to_json());
         metadata.insert("format".into(), "pt".into());
         tensor_file::encode(encoded, &metadata)
+    }
+
+    /// Whether a tensor of this name belongs to the state of a training run that its last checkpoint also holds.
+    pub fn is_training_state(name: &str) -> bool {
+        name.starts_with("optimizer.") || name.starts_with("ema.")
+    }
+
+    /// Checks that every tensor is there, of its shape, and finite, as it must be to be loaded again.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Checkpoint`] naming what is not.
+    pub fn check(&self) -> Result<()> {
+        self.config.validate()?;
+        let (what, parameters) = ("the checkpoint", self.config.parameters());
+        let (list, _) = self.fitting(&parameters, what)?;
+        list.into_iter().try_for_each(|(p, t)| check_values(p, &t.data, what))
     }
 
     /// The tensor of each of `parameters`, and the names of all others.

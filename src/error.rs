@@ -42,6 +42,9 @@ pub enum Error {
     /// No adapter, a refused device, a limit too small, an allocation or a validation that failed.
     #[error("{0}")]
     Gpu(String),
+    /// A training run that cannot go on: a loss that is not finite, or a network that does not fire.
+    #[error("{0}")]
+    Training(String),
     /// The device went away while it was in use; a new context has to be made.
     #[error("the GPU device was lost ({0}); run again, or use the reference executor with `--device cpu`")]
     DeviceLost(String),

@@ -17,7 +17,7 @@ use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
-use crate::config::Config;
+use crate::config::{Config, ParameterKind};
 use crate::kernels::attention::{Heads, Order, kv_shape, side};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::{conv3x3_real, product};
@@ -89,6 +89,34 @@ pub fn init(config: &Config, seed: u64, progress: impl FnMut(&str, f64)) -> Resu
         dtype: Dtype::F32,
     };
     Ok(Init { checkpoint, rates: calibration.rates })
+}
+
+/// A model to be trained from the beginning: weights and biases uniform within ±1/√fan-in, as PyTorch draws them, and batch
+/// norms that change nothing yet. The same for the same seed on every platform.
+///
+/// # Errors
+/// [`Error::Config`] for a configuration that does not validate.
+pub fn untrained(config: &Config, seed: u64) -> Result<Checkpoint> {
+    config.validate()?;
+    let mut random = Random(Pcg64::seed_from_u64(seed));
+    let mut tensors = BTreeMap::new();
+    let mut bound = 0.0;
+    for parameter in config.parameters() {
+        let n = parameter.shape.iter().product();
+        let data = match parameter.kind {
+            ParameterKind::Weight | ParameterKind::Bias => {
+                if parameter.kind == ParameterKind::Weight {
+                    bound = 1.0 / (parameter.shape[1..].iter().product::<usize>() as f32).sqrt();
+                }
+                (0..n).map(|_| bound * random.signed()).collect()
+            }
+            ParameterKind::BnWeight | ParameterKind::RunningVar => vec![1.0; n],
+            ParameterKind::BnBias | ParameterKind::RunningMean => vec![0.0; n],
+        };
+        tensors.insert(parameter.name, Tensor { shape: parameter.shape, data });
+    }
+    let (config, metadata) = (config.clone(), BTreeMap::new());
+    Ok(Checkpoint { config, tensors, metadata, unexpected: Vec::new(), dtype: Dtype::F32 })
 }
 
 /// Smooth random images `[count, channels, side, side]`, standardised roughly like a normalised photo: noise at three
@@ -260,6 +288,11 @@ impl Random {
 
     fn normals(&mut self, n: usize, spread: f64) -> Vec<f32> {
         (0..n).map(|_| (f64::from(self.normal()) * spread) as f32).collect()
+    }
+
+    /// Uniform in [-1, 1).
+    fn signed(&mut self) -> f32 {
+        (self.0.next_u64() >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     }
 
     /// Factors around 1, none near 0.

@@ -11,6 +11,7 @@ mod forward;
 mod grad;
 mod init;
 mod inspect;
+mod train;
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -61,6 +62,7 @@ enum Command {
     Eval(eval::Eval),
     Forward(forward::Forward),
     Grad(grad::Grad),
+    Train(train::Train),
     Convert(convert::Convert),
     Init(init::Init),
     Inspect(inspect::Inspect),
@@ -177,7 +179,11 @@ pub fn main() -> ExitCode {
     start_log(cli.common.verbose);
     // A write that a signal interrupts leaves nothing behind. Where a signal is ignored, as `nohup` has it, that stays,
     // and none is handled.
-    let _ = ctrlc::try_set_handler(|| crate::files::exit_unfinished(INTERRUPTED));
+    let _ = ctrlc::try_set_handler(|| {
+        if !interrupt::ask() {
+            crate::files::exit_unfinished(INTERRUPTED);
+        }
+    });
     let done = panic::catch_unwind(|| {
         let common = &cli.common;
         match &cli.command {
@@ -185,6 +191,7 @@ pub fn main() -> ExitCode {
             Command::Eval(c) => c.run(common),
             Command::Forward(c) => c.run(common),
             Command::Grad(c) => c.run(common),
+            Command::Train(c) => c.run(common),
             Command::Convert(c) => c.run(common),
             Command::Init(c) => c.run(common),
             Command::Inspect(c) => c.run(common),
@@ -200,6 +207,29 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Signals to end, for a command that has something to save first.
+mod interrupt {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static HEEDED: AtomicBool = AtomicBool::new(false);
+    static ASKED: AtomicBool = AtomicBool::new(false);
+
+    /// From here on the first signal to end only sets what [`asked`] returns; the second ends the program.
+    pub fn heed() {
+        HEEDED.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a signal to end has come since [`heed`].
+    pub fn asked() -> bool {
+        ASKED.load(Ordering::SeqCst)
+    }
+
+    /// A signal has come: whether the command will end by itself.
+    pub fn ask() -> bool {
+        HEEDED.load(Ordering::SeqCst) && !ASKED.swap(true, Ordering::SeqCst)
     }
 }
 

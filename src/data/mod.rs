@@ -164,7 +164,7 @@ impl Dataset {
     fn of_folders(preparation: &Preparation, store: Store, labels: Vec<i64>, class_names: Vec<String>) -> Self {
         let mut preparation = preparation.clone();
         // Whether this is a set of digits is then seen from its folders.
-        preparation.class_names.get_or_insert_with(|| class_names.clone());
+        preparation.class_names = Some(class_names.clone());
         Dataset { preparation, store, labels, class_names: Some(class_names) }
     }
 
@@ -191,6 +191,12 @@ impl Dataset {
         let Raw { width, height, channels, pixels, .. } = raw;
         let store = Store::Raw { width, height, channels, pixels };
         Ok(Dataset { preparation: preparation.clone().for_ready_made_set(), store, labels, class_names })
+    }
+
+    /// The first `limit` pictures of it, at least 1; of class folders, as many from each class.
+    pub fn limited(mut self, limit: usize) -> Self {
+        self.labels.truncate(limit.max(1));
+        self
     }
 
     /// How many pictures there are; at least 1.
@@ -287,7 +293,11 @@ fn label_folders<L>(
 ) -> Result<(Vec<i64>, Vec<String>, Vec<L>)> {
     let bad = |why: String| Error::format(path.display(), why);
     let (found, model) = (&sorted.classes, preparation.num_classes);
-    let (label_of, names): (Vec<usize>, Vec<String>) = match &preparation.class_names {
+    let any = preparation.any_classes;
+    let known = |names: &&Vec<String>| {
+        !any || names.len() == found.len() && found.iter().all(|class| place_of(class, names).is_some())
+    };
+    let (label_of, names): (Vec<usize>, Vec<String>) = match preparation.class_names.as_ref().filter(known) {
         Some(names) => {
             let place = |class: &String| {
                 place_of(class, names).filter(|&i| i < model).ok_or_else(|| {
@@ -297,7 +307,7 @@ fn label_folders<L>(
             };
             (found.iter().map(place).collect::<Result<_>>()?, names.clone())
         }
-        None if found.len() == model => ((0..model).collect(), found.clone()),
+        None if any || found.len() == model => ((0..found.len()).collect(), found.clone()),
         None => {
             let (n, list) = (found.len(), listed(found));
             return Err(bad(format!(

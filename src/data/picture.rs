@@ -241,6 +241,8 @@ pub struct Preparation {
     fit: Fit,
     pub(super) num_classes: usize,
     pub(super) class_names: Option<Vec<String>>,
+    /// Whether class folders may be others than the model's classes.
+    pub(super) any_classes: bool,
 }
 
 impl Preparation {
@@ -277,7 +279,15 @@ impl Preparation {
             fit: Fit::Auto,
             num_classes: config.num_classes,
             class_names: config.class_names.clone(),
+            any_classes: false,
         })
+    }
+
+    /// The same for a set whose class folders may be others, and more or fewer, than the model's classes: a model that is yet
+    /// to be trained takes theirs.
+    pub fn with_any_classes(mut self) -> Self {
+        self.any_classes = true;
+        self
     }
 
     /// The same with another way of fitting pictures; [`Preparation::new`] gives [`Fit::Auto`].

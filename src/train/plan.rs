@@ -20,7 +20,7 @@ use crate::kernels::attention::Order;
 use crate::kernels::ema::EmaOp;
 use crate::kernels::gradient_norm::{GradientNormCombineOp, GradientNormPartialOp, partials};
 use crate::kernels::sgd::SgdOp;
-use crate::kernels::step::{self, Step};
+use crate::kernels::step::{Clip, Step};
 use crate::model::InputShape;
 use crate::outputs::{LayerCount, Outputs, Values};
 use crate::program::Program;
@@ -262,9 +262,8 @@ impl TrainingPlan {
             result.loss += reals(&outputs, "loss").iter().map(|&l| f64::from(l)).sum::<f64>();
             result.logits.extend(reals(&outputs, "logits"));
             if last {
-                let clip = reals(&outputs, "clip");
-                result.grad_norm = clip.get(1).map_or(f64::NAN, |&n| f64::from(n));
-                result.skipped = clip.get(2).is_none_or(|&flag| flag != 0.0);
+                let clip = Clip::decode(&reals(&outputs, "clip"));
+                (result.grad_norm, result.skipped) = (f64::from(clip.norm), clip.skipped);
                 result.counts = outputs.counts;
             }
         }
@@ -273,21 +272,16 @@ impl TrainingPlan {
     }
 
     fn scalars(&self, schedule: Schedule, micro_batch: usize) -> Step {
-        let n = schedule.step as f64;
-        let correction = |beta: f64| (1.0 / (1.0 - beta.powf(n))) as f32;
-        let (correction1, correction2) = match self.settings.optimizer {
-            Optimizer::AdamW { beta1, beta2, .. } => (correction(beta1), correction(beta2)),
-            Optimizer::Sgd { .. } => (1.0, 1.0),
+        let betas = match self.settings.optimizer {
+            Optimizer::AdamW { beta1, beta2, .. } => [beta1, beta2],
+            Optimizer::Sgd { .. } => [0.0; 2],
         };
+        let n = u32::try_from(schedule.step).unwrap_or(u32::MAX);
         Step {
-            lr: schedule.lr as f32,
-            keep: (1.0 - schedule.lr * schedule.weight_decay) as f32,
-            correction1,
-            correction2,
             ema_decay: schedule.ema_decay as f32,
             accumulate_keep: if micro_batch == 0 { 0.0 } else { 1.0 },
             accumulate_share: 1.0 / self.settings.micro_batches as f32,
-            weight_decay: schedule.weight_decay as f32,
+            ..Step::new(n, schedule.lr, schedule.weight_decay, betas)
         }
     }
 
@@ -481,7 +475,7 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     let mut r = Recording::default();
     let input = InputShape { timesteps: config.timesteps, batch: settings.batch, sequence: false };
     let inputs = pass::inputs(&mut r, config, input);
-    let scalars = r.input("step", flat(step::LEN));
+    let scalars = r.input("step", flat(Step::FIELDS.len()));
     let of = |name: &str, _: &[usize]| tensor(checkpoint, name);
     let mut values = pack_shards(&slots, &running, lens.len(), &of)?;
     let mut state = |name: String, data: Vec<f32>| r.state(&Constant { name, data }.into());
@@ -552,10 +546,11 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     let sums_of_squares = r.tensor("gradient norm", Element::Real, flat(count));
     let clip = r.tensor("clip", Element::Real, flat(4));
     for (&g, &first) in summed.iter().zip(&firsts) {
-        r.push(GradientNormPartialOp { layer: layer(), g, partials: sums_of_squares, first });
+        let partials = sums_of_squares;
+        r.push(GradientNormPartialOp { layer: layer(), gradient: g, partials, first_partial: first });
     }
     let max_norm = settings.clip_norm as f32;
-    r.push(GradientNormCombineOp { layer: layer(), partials: sums_of_squares, count, clip, max_norm });
+    r.push(GradientNormCombineOp { layer: layer(), partials: sums_of_squares, clip, max_norm });
     r.output("clip", &[clip]);
     for (i, shard) in shards.iter().enumerate() {
         let (p, g, decayed) = (shard.parameters, summed[i], decayed[i]);
@@ -569,9 +564,9 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
                 step: scalars,
                 clip,
                 decayed,
-                beta1: beta1 as f32,
-                beta2: beta2 as f32,
-                eps: eps as f32,
+                beta1,
+                beta2,
+                eps,
             }),
             Optimizer::Sgd { momentum, nesterov } => r.push(SgdOp {
                 layer: layer(),
