@@ -11,8 +11,8 @@ use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::{Common, INTERRUPTED, RunArgs, StrictArgs, complain, count, human_bytes, interrupt, print, print_json};
 use super::shows_progress;
+use super::{Common, INTERRUPTED, RunArgs, StrictArgs, complain, count, human_bytes, interrupt, print, print_json};
 use crate::train::metrics::EpochMetrics;
 use crate::train::recipe::Recipe;
 use crate::train::trainer::{Ended, Event, Start, StepEvent, Trainer, TrainerOptions};
@@ -160,7 +160,14 @@ impl Train {
         Ok(recipe)
     }
 
-    fn summary(&self, common: &Common, trainer: &Trainer, ended: Ended, device: &str, seconds: f64) -> Result<ExitCode> {
+    fn summary(
+        &self,
+        common: &Common,
+        trainer: &Trainer,
+        ended: Ended,
+        device: &str,
+        seconds: f64,
+    ) -> Result<ExitCode> {
         let folder = trainer.folder();
         let best = trainer.progress().best;
         if common.json {
@@ -186,7 +193,10 @@ impl Train {
             ))?;
         }
         if ended == Ended::Interrupted {
-            complain("note", format!("interrupted and saved; `spikeshade train --resume` goes on in {}", folder.path().display()));
+            complain(
+                "note",
+                format!("interrupted and saved; `spikeshade train --resume` goes on in {}", folder.path().display()),
+            );
             return Ok(ExitCode::from(INTERRUPTED as u8));
         }
         Ok(ExitCode::SUCCESS)
@@ -215,8 +225,7 @@ const TRAINING: &str = "{prefix} {wide_bar} {pos}/{len}  {msg}";
 
 impl Show {
     fn new(common: &Common, trainer: &Trainer, device: &str) -> Result<Self> {
-        let target =
-            if shows_progress(common) { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if shows_progress(common) { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template(TRAINING) {
             bar.set_style(style);

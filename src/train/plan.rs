@@ -211,7 +211,8 @@ impl TrainingPlan {
         let recorded = record(&checkpoint, settings, device.limits())?;
         let ops = recorded.recording.ops.len();
         let program = Program::new(device, recorded.recording).await?;
-        let Recorded { shards, slots, running, optimizer, .. } = Recorded { recording: Recording::default(), ..recorded };
+        let Recorded { shards, slots, running, optimizer, .. } =
+            Recorded { recording: Recording::default(), ..recorded };
         Ok(TrainingPlan { program, base: checkpoint, settings, shards, slots, running, optimizer, ops })
     }
 
@@ -223,7 +224,8 @@ impl TrainingPlan {
         let recorded = record(&checkpoint, settings, Limits::default())?;
         let ops = recorded.recording.ops.len();
         let program = Program::Exact(Box::new(crate::reference::Executor::in_precision(recorded.recording)));
-        let Recorded { shards, slots, running, optimizer, .. } = Recorded { recording: Recording::default(), ..recorded };
+        let Recorded { shards, slots, running, optimizer, .. } =
+            Recorded { recording: Recording::default(), ..recorded };
         Ok(TrainingPlan { program, base: checkpoint, settings, shards, slots, running, optimizer, ops })
     }
 
@@ -538,10 +540,8 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
         summed = sums;
     }
     let optimizer = r.ops.len();
-    let firsts: Vec<usize> = lens
-        .iter()
-        .scan(0, |first, &len| Some(std::mem::replace(first, *first + partials(len))))
-        .collect();
+    let firsts: Vec<usize> =
+        lens.iter().scan(0, |first, &len| Some(std::mem::replace(first, *first + partials(len)))).collect();
     let count = lens.iter().map(|&len| partials(len)).sum();
     let sums_of_squares = r.tensor("gradient norm", Element::Real, flat(count));
     let clip = r.tensor("clip", Element::Real, flat(4));

@@ -241,7 +241,8 @@ mod tests {
 
     #[test]
     fn the_schedule_rises_and_falls() {
-        let text = "model = 'tiny'\nepochs = 10\nbatch = 8\nlr = 1.0\nwarmup_epochs = 2\nwarmup_lr = 0.1\nmin_lr = 0.01";
+        let text =
+            "model = 'tiny'\nepochs = 10\nbatch = 8\nlr = 1.0\nwarmup_epochs = 2\nwarmup_lr = 0.1\nmin_lr = 0.01";
         let recipe = Recipe::from_toml(text, "test").unwrap();
         let lr: Vec<f64> = (0..50).map(|step| recipe.lr_at(step, 5)).collect();
         assert_eq!((lr[0], lr[10]), (0.1, 1.0));

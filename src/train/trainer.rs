@@ -410,12 +410,15 @@ impl Sums {
         self.grad_norm += result.grad_norm;
         self.seconds += seconds;
         let largest = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i as i64);
-        let right = result.logits.chunks_exact(classes).zip(labels).filter(|(row, label)| largest(row) == Some(**label));
+        let right =
+            result.logits.chunks_exact(classes).zip(labels).filter(|(row, label)| largest(row) == Some(**label));
         self.correct += right.count() as u64;
         if self.spikes.is_empty() {
             self.spikes = result.counts.iter().map(|c| (c.layer.clone(), 0, 0)).collect();
         }
-        for ((_, spikes, possible), LayerCount { spikes: s, possible: p, .. }) in self.spikes.iter_mut().zip(&result.counts) {
+        for ((_, spikes, possible), LayerCount { spikes: s, possible: p, .. }) in
+            self.spikes.iter_mut().zip(&result.counts)
+        {
             *spikes += s;
             *possible += p;
         }
