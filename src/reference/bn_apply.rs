@@ -19,6 +19,14 @@ pub struct Norm<'a, F> {
 }
 
 impl<F: Real> Norm<'_, F> {
+    /// The same, with slices that the compiler sees are of one length.
+    #[inline(always)]
+    pub(super) fn cut(&self) -> Self {
+        let row = self.mean.len();
+        let [inv_std, gamma, beta] = [self.inv_std, self.gamma, self.beta].map(|x| &x[..row]);
+        Norm { inv_std, gamma, beta, ..*self }
+    }
+
     /// `(y - mean) inv_std`.
     #[inline(always)]
     pub fn normal(&self, y: F, c: usize) -> F {
@@ -32,16 +40,34 @@ impl<F: Real> Norm<'_, F> {
     }
 }
 
+/// The rows one task works through.
+pub(super) const BLOCK: usize = 64;
+
 /// `y`, `residual` and `out` `[rows][4⌈C/4⌉]`.
 pub fn bn_apply<F: Real>(y: &[F], norm: &Norm<F>, residual: Option<&[F]>, out: &mut [F]) {
-    let row = norm.mean.len();
-    parallel::for_each(out.chunks_mut(row).enumerate().collect(), |(n, out)| {
-        for (c, out) in out.iter_mut().enumerate() {
-            let x = norm.affine(y[n * row + c], c);
-            let x = if norm.relu && x < F::default() { F::default() } else { x };
-            *out = residual.map_or(x, |r| x + r[n * row + c]);
-        }
+    let block = BLOCK * norm.mean.len();
+    parallel::for_each(out.chunks_mut(block).enumerate().collect(), |(i, out)| {
+        let residual = residual.map(|r| &r[i * block..]);
+        parallel::wide(
+            #[inline(always)]
+            || rows(&y[i * block..], norm.cut(), residual, out),
+        );
     });
+}
+
+#[inline(always)]
+fn rows<F: Real>(y: &[F], norm: Norm<F>, residual: Option<&[F]>, out: &mut [F]) {
+    let row = norm.mean.len();
+    for (n, out) in out.chunks_exact_mut(row).enumerate() {
+        let y = &y[n * row..][..row];
+        for (c, out) in out.iter_mut().enumerate() {
+            let x = norm.affine(y[c], c);
+            *out = if norm.relu & (x < F::default()) { F::default() } else { x };
+        }
+        if let Some(residual) = residual {
+            out.iter_mut().zip(&residual[n * row..]).for_each(|(x, &r)| *x = *x + r);
+        }
+    }
 }
 
 /// Runs a recorded op on the host.

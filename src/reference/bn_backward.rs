@@ -1,29 +1,45 @@
 //! The twin of `shaders/bn_backward.wgsl`.
 
-use super::bn_apply::Norm;
+use super::bn_apply::{BLOCK, Norm};
 use super::{HostTensors, Real, channel_sums, parallel};
 use crate::kernels::bn_backward::{BnBackwardApplyOp, BnBackwardCombineOp, BnBackwardPartialOp, BnSaved};
 use crate::kernels::channel_sums::Blocks;
 use crate::tensor::Shape;
 
 /// The gradient that reaches the normalised value of channel `c`: none where ReLU cut it off.
+#[inline(always)]
 fn masked<F: Real>(norm: &Norm<F>, g: F, y: F, c: usize) -> F {
-    if norm.relu && norm.affine(y, c) <= F::default() { F::default() } else { g }
+    if norm.relu & (norm.affine(y, c) <= F::default()) { F::default() } else { g }
 }
 
 /// `Σ g` and `Σ g (y - mean) inv_std` of each block of rows: `g_x` and `y` `[rows][4⌈C/4⌉]` (`shape` is y's) into `partials`
 /// `[blocks][2][4⌈C/4⌉]`.
 pub fn partial<F: Real>(g_x: &[F], y: &[F], shape: Shape, norm: &Norm<F>, partials: &mut [F]) {
     let row = norm.mean.len();
-    channel_sums::partial(y.len() / row, row, Blocks::of(shape), partials, |first, rows, g_beta, g_gamma| {
-        for at in (first..first + rows).map(|r| r * row) {
-            for c in 0..row {
-                let g = masked(norm, g_x[at + c], y[at + c], c);
-                g_beta[c] = g_beta[c] + g;
-                g_gamma[c] = g_gamma[c] + g * norm.normal(y[at + c], c);
-            }
+    channel_sums::partial(
+        y.len() / row,
+        row,
+        Blocks::of(shape),
+        partials,
+        #[inline(always)]
+        |first, rows, g_beta, g_gamma| {
+            let block = first * row..(first + rows) * row;
+            partial_rows(&g_x[block.clone()], &y[block], norm.cut(), g_beta, g_gamma);
+        },
+    );
+}
+
+#[inline(always)]
+fn partial_rows<F: Real>(g_x: &[F], y: &[F], norm: Norm<F>, g_beta: &mut [F], g_gamma: &mut [F]) {
+    let row = norm.mean.len();
+    let (g_beta, g_gamma) = (&mut g_beta[..row], &mut g_gamma[..row]);
+    for (g_x, y) in g_x.chunks_exact(row).zip(y.chunks_exact(row)) {
+        for c in 0..row {
+            let g = masked(&norm, g_x[c], y[c], c);
+            g_beta[c] = g_beta[c] + g;
+            g_gamma[c] = g_gamma[c] + g * norm.normal(y[c], c);
         }
-    });
+    }
 }
 
 /// The blocks' sums added, blocks ascending, into `sums` `[2][4⌈C/4⌉]`.
@@ -38,16 +54,36 @@ pub fn combine<F: Real>(partials: &[F], sums: &mut [F]) {
 pub fn apply<F: Real>(g_x: &[F], y: &[F], norm: &Norm<F>, sums: Option<&[F]>, g_y: &mut [F]) {
     let row = norm.mean.len();
     let inv_rows = F::from((y.len() / row) as f32).recip();
-    parallel::for_each(g_y.chunks_mut(row).enumerate().collect(), |(n, g_y)| {
-        for (c, g_y) in g_y.iter_mut().enumerate() {
-            let y = y[n * row + c];
-            let mut g = masked(norm, g_x[n * row + c], y, c);
-            if let Some(sums) = sums {
-                g = g - sums[c] * inv_rows - norm.normal(y, c) * (sums[row + c] * inv_rows);
-            }
-            *g_y = norm.gamma[c] * norm.inv_std[c] * g;
-        }
+    parallel::for_each(g_y.chunks_mut(BLOCK * row).enumerate().collect(), |(i, g_y)| {
+        let at = i * BLOCK * row;
+        parallel::wide(
+            #[inline(always)]
+            || apply_rows(&g_x[at..], &y[at..], norm.cut(), sums, inv_rows, g_y),
+        );
     });
+}
+
+#[inline(always)]
+fn apply_rows<F: Real>(g_x: &[F], y: &[F], norm: Norm<F>, sums: Option<&[F]>, inv_rows: F, g_y: &mut [F]) {
+    let row = norm.mean.len();
+    for (n, g_y) in g_y.chunks_exact_mut(row).enumerate() {
+        let (g_x, y) = (&g_x[n * row..][..row], &y[n * row..][..row]);
+        match sums {
+            Some(sums) => {
+                let (g_beta, g_gamma) = (&sums[..row], &sums[row..2 * row]);
+                for (c, g_y) in g_y.iter_mut().enumerate() {
+                    let g = masked(&norm, g_x[c], y[c], c);
+                    let g = g - g_beta[c] * inv_rows - norm.normal(y[c], c) * (g_gamma[c] * inv_rows);
+                    *g_y = norm.gamma[c] * norm.inv_std[c] * g;
+                }
+            }
+            None => {
+                for (c, g_y) in g_y.iter_mut().enumerate() {
+                    *g_y = norm.gamma[c] * norm.inv_std[c] * masked(&norm, g_x[c], y[c], c);
+                }
+            }
+        }
+    }
 }
 
 fn norm<'h, F: Real>(saved: &BnSaved, host: &'h HostTensors<F>) -> Norm<'h, F> {

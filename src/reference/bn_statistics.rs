@@ -9,19 +9,26 @@ use crate::tensor::{Shape, vectors};
 /// `[blocks][2][4⌈C/4⌉]`.
 pub fn partial<F: Real>(y: &[F], shape: Shape, partials: &mut [F]) {
     let row = 4 * vectors(shape.channels);
-    channel_sums::partial(y.len() / row, row, Blocks::of(shape), partials, |first, rows, mean, squares| {
-        let y = &y[first * row..(first + rows) * row];
-        for y in y.chunks_exact(row) {
-            mean.iter_mut().zip(y).for_each(|(m, &y)| *m = *m + y);
-        }
-        let inv_rows = F::from(rows as f32).recip();
-        mean.iter_mut().for_each(|m| *m = *m * inv_rows);
-        for y in y.chunks_exact(row) {
-            for ((q, &m), &y) in squares.iter_mut().zip(&*mean).zip(y) {
-                *q = *q + (y - m) * (y - m);
+    channel_sums::partial(
+        y.len() / row,
+        row,
+        Blocks::of(shape),
+        partials,
+        #[inline(always)]
+        |first, rows, mean, squares| {
+            let y = &y[first * row..(first + rows) * row];
+            for y in y.chunks_exact(row) {
+                mean.iter_mut().zip(y).for_each(|(m, &y)| *m = *m + y);
             }
-        }
-    });
+            let inv_rows = F::from(rows as f32).recip();
+            mean.iter_mut().for_each(|m| *m = *m * inv_rows);
+            for y in y.chunks_exact(row) {
+                for ((q, &m), &y) in squares.iter_mut().zip(&*mean).zip(y) {
+                    *q = *q + (y - m) * (y - m);
+                }
+            }
+        },
+    );
 }
 
 /// The blocks' pairs joined by Chan's formula, blocks ascending, into mean, biased variance and 1 / √(variance + eps).

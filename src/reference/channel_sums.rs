@@ -17,6 +17,9 @@ pub(super) fn partial<F: Real>(
         let (a, b) = pair.split_at_mut(row);
         a.fill(F::default());
         b.fill(F::default());
-        sum(first, blocks.rows.min(rows - first), a, b);
+        parallel::wide(
+            #[inline(always)]
+            || sum(first, blocks.rows.min(rows - first), a, b),
+        );
     });
 }

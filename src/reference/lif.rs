@@ -30,37 +30,55 @@ pub fn lif<F: Real>(
     h: Option<&mut [F]>,
 ) {
     const BLOCK: usize = 64;
-    let (rows, row_in) = (shape.rows(), 4 * vectors(shape.channels));
+    let row_in = 4 * vectors(shape.channels);
     let blocks = parallel::row_blocks(out, steps, window.row, BLOCK);
     let mut traces: Vec<Option<Vec<&mut [F]>>> = match h {
         Some(h) => parallel::row_blocks(h, steps, row_in, BLOCK).into_iter().map(Some).collect(),
         None => (0..blocks.len()).map(|_| None).collect(),
     };
     let tasks: Vec<(usize, Task<F>)> = blocks.into_iter().zip(traces.drain(..)).enumerate().collect();
-    parallel::for_each(tasks, |(i, (mut block, mut trace))| {
-        for token in 0..block[0].len() / window.row {
-            for word in 0..words(shape.channels) {
-                let n = (shape.channels - word * 32).min(32);
-                let mut v = [lif.v_reset; 32];
-                for step in 0..steps {
-                    let at = (step.min(shape.steps - 1) * rows + i * BLOCK + token) * row_in + word * 32;
-                    let x = &x[at..at + n];
-                    if let Some(trace) = &mut trace {
-                        let at = token * row_in + word * 32;
-                        for ((h, &v), &x) in trace[step][at..at + n].iter_mut().zip(&v).zip(x) {
-                            *h = lif.charge(v, x);
-                        }
+    parallel::for_each(tasks, |(i, task)| {
+        parallel::wide(
+            #[inline(always)]
+            || block(x, shape, steps, *lif, window, i * BLOCK, task),
+        );
+    });
+}
+
+/// [`lif`] of the tokens from `first` on.
+#[inline(always)]
+fn block<F: Real>(
+    x: &[F],
+    shape: Shape,
+    steps: usize,
+    lif: Lif<F>,
+    window: Window,
+    first: usize,
+    (mut out, mut trace): Task<F>,
+) {
+    let (rows, row_in) = (shape.rows(), 4 * vectors(shape.channels));
+    for token in 0..out[0].len() / window.row {
+        for word in 0..words(shape.channels) {
+            let n = (shape.channels - word * 32).min(32);
+            let mut v = [lif.v_reset; 32];
+            for step in 0..steps {
+                let at = (step.min(shape.steps - 1) * rows + first + token) * row_in + word * 32;
+                let x = &x[at..at + n];
+                if let Some(trace) = &mut trace {
+                    let at = token * row_in + word * 32;
+                    for ((h, &v), &x) in trace[step][at..at + n].iter_mut().zip(&v).zip(x) {
+                        *h = lif.charge(v, x);
                     }
-                    let (plus, minus) = lif.word(&mut v[..n], x, window.minus_plane.is_some());
-                    let at = token * window.row + window.first_word + word;
-                    block[step][at] = plus;
-                    if let Some(plane) = window.minus_plane {
-                        block[step][at + plane] = minus;
-                    }
+                }
+                let (plus, minus) = lif.word(&mut v[..n], x, window.minus_plane.is_some());
+                let at = token * window.row + window.first_word + word;
+                out[step][at] = plus;
+                if let Some(plane) = window.minus_plane {
+                    out[step][at + plane] = minus;
                 }
             }
         }
-    });
+    }
 }
 
 /// Runs a recorded op on the host.

@@ -1,10 +1,31 @@
-//! Loops over independent pieces: on every core natively, one after another where there are no threads.
+//! Loops over independent pieces: on every core natively, one after another where there are no threads; and the widest
+//! vectors that the processor has.
+
+use multiversion::multiversion;
+
+/// Calls `f`, compiled once for each width of vectors; what of `f` is inlined here runs on the widest ones, so mark closure and
+/// functions `#[inline(always)]`. Nothing is fused or reordered: all widths give the same bits.
+#[multiversion(targets(
+    "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+bmi1+bmi2+lzcnt+popcnt",
+    "x86_64+avx2+bmi1+bmi2+lzcnt+popcnt",
+))]
+pub fn wide<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
 
 /// Runs `f` on every item.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
     use rayon::prelude::*;
-    items.into_par_iter().for_each(f);
+    items.into_par_iter().for_each(
+        #[inline(always)]
+        |item| {
+            wide(
+                #[inline(always)]
+                || f(item),
+            )
+        },
+    );
 }
 
 /// Runs `f` on every item.
@@ -13,7 +34,7 @@ pub fn for_each<I>(items: Vec<I>, f: impl Fn(I)) {
     items.into_iter().for_each(f);
 }
 
-/// Runs `f` on every item, with scratch memory that `new` makes and many items share.
+/// [`for_each`] with scratch memory that `new` makes and many items share.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn for_each_with<I: Send, S>(
     items: Vec<I>,
@@ -21,10 +42,15 @@ pub fn for_each_with<I: Send, S>(
     f: impl Fn(&mut S, I) + Sync + Send,
 ) {
     use rayon::prelude::*;
-    items.into_par_iter().for_each_init(new, f);
+    items.into_par_iter().for_each_init(new, |scratch, item| {
+        wide(
+            #[inline(always)]
+            || f(scratch, item),
+        )
+    });
 }
 
-/// Runs `f` on every item, with scratch memory that `new` makes and all items share.
+/// [`for_each`] with scratch memory that `new` makes and all items share.
 #[cfg(target_arch = "wasm32")]
 pub fn for_each_with<I, S>(items: Vec<I>, new: impl Fn() -> S, f: impl Fn(&mut S, I)) {
     let mut scratch = new();

@@ -25,6 +25,30 @@ pub struct Product<'a, F> {
 /// The tokens one task works through: few enough that their lists of spikes stay in the cache.
 const BLOCK: usize = 32;
 
+/// For each row the sum of the weights that its part of `list` selects (the part that ends at its `ends`), times its scale plus
+/// its shift.
+#[inline(always)]
+fn add_rows<F: Real>(weights: &[[F; 32]], list: &[u32], ends: &[usize], scale_shift: &[[F; 8]], sums: &mut [[F; 32]]) {
+    let mut start = 0;
+    for (sum, &end) in sums.iter_mut().zip(ends) {
+        let mut s = [F::default(); 32];
+        for &k in &list[start..end] {
+            for (s, &w) in s.iter_mut().zip(&weights[k as usize]) {
+                *s = *s + w;
+            }
+        }
+        *sum = s;
+        start = end;
+    }
+    for sum in sums {
+        for (y, a) in sum.chunks_exact_mut(4).zip(scale_shift) {
+            for (i, y) in y.iter_mut().enumerate() {
+                *y = *y * a[i] + a[4 + i];
+            }
+        }
+    }
+}
+
 impl<F: Real> Product<'_, F> {
     fn words_in(&self) -> usize {
         words(self.shape.channels)
@@ -67,25 +91,17 @@ impl<F: Real> Product<'_, F> {
             }
         }
         let depth = self.taps * self.words_in() * 32;
+        let mut sums = vec![[F::default(); 32]; ends.len()];
         for o_tile in 0..self.channels_out.div_ceil(32) {
             // One tile of weights stays in the cache while all the block's spikes select from it.
             let (weights, _) = self.weights[o_tile * depth * 32..(o_tile + 1) * depth * 32].as_chunks::<32>();
             let (scale_shift, _) = self.scale_shift[o_tile * 64..(o_tile + 1) * 64].as_chunks::<8>();
-            let mut start = 0;
-            for (row, &end) in ends.iter().enumerate() {
-                let mut sum = [F::default(); 32];
-                for &k in &list[start..end] {
-                    for (s, &w) in sum.iter_mut().zip(&weights[k as usize]) {
-                        *s = *s + w;
-                    }
-                }
-                start = end;
-                for (y, a) in sum.chunks_exact_mut(4).zip(scale_shift) {
-                    for (i, y) in y.iter_mut().enumerate() {
-                        *y = *y * a[i] + a[4 + i];
-                    }
-                }
-                each(row % steps, row / steps, o_tile, &sum);
+            parallel::wide(
+                #[inline(always)]
+                || add_rows(weights, &list, &ends, scale_shift, &mut sums),
+            );
+            for (row, sum) in sums.iter().enumerate() {
+                each(row % steps, row / steps, o_tile, sum);
             }
         }
     }
@@ -138,11 +154,12 @@ impl<F: Real> Lif<F> {
     /// One timestep of up to 32 channels: charges, fires, resets, and packs the spikes up and down.
     #[inline(always)]
     pub fn word(&self, v: &mut [F], x: &[F], ternary: bool) -> (u32, u32) {
+        let lif = *self;
         let (mut plus, mut minus) = (0, 0);
         for (c, (v, &x)) in v.iter_mut().zip(x).enumerate() {
-            let h = self.charge(*v, x);
-            let (up, down) = self.fire(h, ternary);
-            *v = self.reset(h, up, down);
+            let h = lif.charge(*v, x);
+            let (up, down) = lif.fire(h, ternary);
+            *v = lif.reset(h, up, down);
             plus |= u32::from(up) << c;
             minus |= u32::from(down) << c;
         }

@@ -4,13 +4,14 @@ use super::Real;
 use crate::config::Surrogate;
 
 /// φ(x), the surrogate derivative of the spike at distance x above the threshold.
+#[inline(always)]
 pub fn surrogate<F: Real>(kind: Surrogate, alpha: F, x: F) -> F {
     let (zero, one) = (F::default(), F::from(1.0));
     let distance = if x < zero { -x } else { x };
     match kind {
         Surrogate::Sigmoid => {
             // σ(z)(1 - σ(z)) is even in z: taken at -|z|, where the exponential cannot overflow.
-            let e = (-(alpha * distance)).exp();
+            let e = (-(alpha * distance)).exp_in_range();
             alpha * e * ((one + e) * (one + e)).recip()
         }
         Surrogate::Atan => {

@@ -176,7 +176,7 @@ fn is_the_gradient_of_the_smooth_neuron() {
         let x = x.expect("some input is clear of the kinks");
         let mut gradient = vec![0.0; steps];
         let fire = |t: usize, h: f64| frozen.map_or_else(|| smooth(&lif, &b, h), |frozen| frozen[t]);
-        neuron_backward(&lif, &b, steps, fire, |t| x[t], |t| g_s[t], |t, g| gradient[t] = g);
+        neuron_backward(&lif, &b, &mut vec![[0.0]; steps], fire, |t| [x[t]], |t| [g_s[t]], |t, [g]| gradient[t] = g);
         differences_agree("g_x", &x, &gradient, |x| smooth_loss(&lif, &b, x, &g_s, frozen).0);
     });
 }
