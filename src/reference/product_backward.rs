@@ -21,6 +21,7 @@ pub struct Gradient<'a, F> {
 
 impl<F: Real> Gradient<'_, F> {
     /// Channels of `o_tile` at a row, zeros past the window's end.
+    #[inline(always)]
     pub(super) fn tile(&self, row: usize, o_tile: usize) -> [F; 32] {
         let n = (self.channels_out - o_tile * 32).min(32);
         let at = row * self.row + self.first_channel + o_tile * 32;
@@ -31,6 +32,7 @@ impl<F: Real> Gradient<'_, F> {
 }
 
 /// The row beside `row` at one of 9 taps, if it lies inside the grid; `row` itself where there is one tap.
+#[inline(always)]
 pub(super) fn neighbour(shape: Shape, taps: usize, row: usize, tap: usize) -> Option<usize> {
     let Shape { height, width, .. } = shape;
     if taps == 1 {
@@ -41,29 +43,70 @@ pub(super) fn neighbour(shape: Shape, taps: usize, row: usize, tap: usize) -> Op
     inside.then(|| row + tap / 3 * width + tap % 3 - width - 1)
 }
 
+/// The spikes that each row sees, `[taps][words][rows]`: what one tile of weights' gradients reads lies in one run.
+fn seen(spikes: &[u32], shape: Shape, taps: usize) -> Vec<u32> {
+    let Shape { height, width, .. } = shape;
+    let (rows, words_in) = (shape.steps * shape.rows(), words(shape.channels));
+    let mut all = vec![0; taps * words_in * rows];
+    parallel::for_each(all.chunks_mut(rows.max(1)).enumerate().collect(), |(n, seen)| {
+        let (tap, word) = (n / words_in, n % words_in);
+        if taps == 1 {
+            seen.iter_mut().zip(spikes[word..].iter().step_by(words_in)).for_each(|(seen, &s)| *seen = s);
+            return;
+        }
+        // The columns that have the tap's column beside them, and those beside them.
+        let (dy, dx) = (tap / 3, tap % 3);
+        let (columns, first) = (1usize.saturating_sub(dx)..width.min(width + 1 - dx), dx.saturating_sub(1));
+        for (line, seen) in seen.chunks_exact_mut(width).enumerate() {
+            let y = line % height + dy;
+            if y > 0 && y <= height && !columns.is_empty() {
+                let from = spikes[((line + dy - 1) * width + first) * words_in + word..].iter().step_by(words_in);
+                seen[columns.clone()].iter_mut().zip(from).for_each(|(seen, &s)| *seen = s);
+            }
+        }
+    });
+    all
+}
+
 /// `g_W[o, i, tap] = Σ g[row, o] s[row + tap, i]` in `splits` sums, `out` `[splits]` times packed as the forward weights
 /// (`shape` is the spikes').
 pub fn weights<F: Real>(g: Gradient<F>, spikes: &[u32], shape: Shape, taps: usize, splits: usize, out: &mut [F]) {
     let (rows, words_in) = (shape.steps * shape.rows(), words(shape.channels));
     let part = split_rows(rows, splits);
     let of_split = g.channels_out.div_ceil(32) * taps * words_in;
+    let seen = seen(spikes, shape, taps);
     parallel::for_each(out.chunks_mut(1024).enumerate().collect(), |(chunk, out)| {
         let (split, chunk) = (chunk / of_split, chunk % of_split);
-        let (o_tile, tap, word) = (chunk / words_in / taps, chunk / words_in % taps, chunk % words_in);
-        out.fill(F::default());
-        for row in split * part..rows.min((split + 1) * part) {
-            let mut left = neighbour(shape, taps, row, tap).map_or(0, |from| spikes[from * words_in + word]);
-            if left == 0 {
-                continue;
-            }
-            let g = g.tile(row, o_tile);
-            while left != 0 {
-                let i = left.trailing_zeros() as usize;
-                out[i * 32..][..32].iter_mut().zip(&g).for_each(|(w, &g)| *w = *w + g);
-                left &= left - 1;
-            }
-        }
+        let (o_tile, chunk) = (chunk / words_in / taps, chunk % (words_in * taps));
+        let (first, end) = ((split * part).min(rows), ((split + 1) * part).min(rows));
+        let seen = &seen[chunk * rows..][first..end];
+        parallel::wide(
+            #[inline(always)]
+            || add_gradients(g, o_tile, first, seen, out),
+        );
     });
+}
+
+/// For every spike of a word in the rows from `first` on, the row's gradient of a tile of outputs added to the input's row of
+/// `out`.
+#[inline(always)]
+fn add_gradients<F: Real>(g: Gradient<F>, o_tile: usize, first: usize, spikes: &[u32], out: &mut [F]) {
+    out.fill(F::default());
+    let (out, _) = out.as_chunks_mut::<32>();
+    for (row, &word) in spikes.iter().enumerate() {
+        if word == 0 {
+            continue;
+        }
+        let g = g.tile(first + row, o_tile);
+        let mut left = word;
+        while left != 0 {
+            let w = &mut out[left.trailing_zeros() as usize];
+            for (w, &g) in w.iter_mut().zip(&g) {
+                *w = *w + g;
+            }
+            left &= left - 1;
+        }
+    }
 }
 
 /// The sum of the splits, in order.
