@@ -163,6 +163,60 @@ fn neither_threads_nor_memory_nor_resuming_matter() {
     }
 }
 
+/// The bits of batches, which no machine and no release may change: training is reproducible.
+#[test]
+fn batches_are_the_same_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let (grey, rgb) = (dir.path().join("grey"), dir.path().join("rgb"));
+    [&grey, &rgb].into_iter().for_each(|d| fs::create_dir(d).unwrap());
+    let hash = |d: &Arc<Dataset>, augmentation| {
+        let batches = all(d, LoaderOptions { label_smoothing: 0.1, ..options(32, augmentation) }, 5);
+        let values = batches.iter().flat_map(|b| b.pixels.iter().chain(&b.targets));
+        // FNV-1a, by words.
+        values.fold(0xcbf2_9ce4_8422_2325, |h: u64, v| (h ^ u64::from(v.to_bits())).wrapping_mul(0x100_0000_01b3))
+    };
+    let crop = Augmentation { random_resized_crop: Some(RandomResizedCrop::default()), ..recipe() };
+    let (grey, rgb) = (digits(&grey, 64, 12, pixel), files(&rgb, 64, 20, 15));
+    let expected = [3_303_243_223_378_971_133, 8_216_939_660_247_320_030, 2_278_643_980_546_534_278];
+    assert_eq!([hash(&grey, recipe()), hash(&rgb, recipe()), hash(&rgb, crop)], expected);
+}
+
+#[test]
+fn decoded_pictures_are_kept_up_to_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = files(dir.path(), 20, 8, 8);
+    let loader = |cache_bytes| {
+        let o = LoaderOptions { cache_bytes, shuffle: false, ..options(1, Augmentation::default()) };
+        Loader::new(d.clone(), o).unwrap()
+    };
+    // A picture is 192 bytes, and something for the record.
+    let loaders = [0, 192 * 10, 1 << 20].map(loader);
+    let before = loaders.each_ref().map(|l| l.epoch(0, 0).collect::<Result<Vec<_>, _>>().unwrap());
+    fs::remove_dir_all(dir.path().join("0")).unwrap();
+    fs::remove_dir_all(dir.path().join("1")).unwrap();
+    let kept = loaders.each_ref().map(|l| {
+        let mut left = l.epoch(0, 0);
+        left.by_ref().take_while(|b| b.is_ok()).count()
+    });
+    assert!(kept[0] == 0 && (5..10).contains(&kept[1]) && kept[2] == 20, "{kept:?}");
+    assert!(loaders[2].epoch(0, 0).map(Result::unwrap).eq(before[0].iter().cloned()));
+    let message = loaders[0].epoch(0, 0).next().unwrap().unwrap_err().to_string();
+    assert!(message.contains("000.png"), "{message}");
+}
+
+#[test]
+fn moved_pictures_are_filled_with_the_mean() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = digits(dir.path(), 100, 8, |_| 200);
+    let move_all = RandAugment { ops: 1, magnitude: 10.0, std: 0.0, probability: 1.0 };
+    let a = Augmentation { rand_augment: Some(move_all), ..Default::default() };
+    let batch = all(&d, options(100, a), 0).remove(0);
+    let own = (200.0 / 255.0 - 0.3) / 0.25;
+    let moved = batch.pixels.chunks(64).filter(|p| p.iter().any(|v| v.abs() < 0.01) && p.contains(&own));
+    // Five of the fourteen operations move pixels.
+    assert!((20..55).contains(&moved.count()));
+}
+
 /// The values of grey pictures back as 8 bits.
 fn bytes(pixels: &[f32]) -> Vec<u8> {
     pixels.iter().map(|v| ((v * 0.25 + 0.3) * 255.0).round() as u8).collect()

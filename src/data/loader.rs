@@ -93,7 +93,8 @@ impl Batch {
 /// Makes batches of a data set's pictures, epoch by epoch.
 ///
 /// A batch depends on the data set, the options but for `threads`, `ahead` and `cache_bytes`, the epoch and its number
-/// in it, and on nothing else: neither on the batches before it nor on the machine. So training can go on at any batch.
+/// in it, and on nothing else: neither on the batches before it nor on the machine, as far as a JPEG decoder gives the
+/// same everywhere. So training can go on at any batch.
 /// Random draws are the same for a picture in an epoch wherever it comes; mixing goes by the number of the batch.
 pub struct Loader {
     shared: Arc<Shared>,
@@ -260,12 +261,12 @@ struct Cache {
 }
 
 impl Cache {
-    fn keep(&self, index: usize, picture: &Picture) {
+    fn keep(&self, index: usize, picture: Picture) {
         let Some(slot) = self.pictures.get(index) else { return };
         let size = (picture.pixels().len() + size_of::<Picture>()) as u64;
         let more = |used: u64| used.checked_add(size).filter(|&sum| sum <= self.limit);
         if self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-            && slot.set(Box::new(picture.clone())).is_err()
+            && slot.set(Box::new(picture)).is_err()
         {
             // Another epoch's thread was faster.
             self.used.fetch_sub(size, Ordering::Relaxed);
@@ -327,7 +328,7 @@ impl Shared {
                 None => {
                     let picture = self.picture(index)?;
                     augmentation.draw(&picture, &mut canvas, fill, &mut random);
-                    self.cache.keep(index, &picture);
+                    self.cache.keep(index, picture);
                 }
             }
             preparation.normalise(&canvas.pixels, out);

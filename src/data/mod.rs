@@ -4,6 +4,7 @@
 //! pictures of a split of MNIST-like or CIFAR files, of class folders, or of an archive of them; `Loader` makes a
 //! training set's shuffled and augmented batches.
 
+#[cfg(not(target_arch = "wasm32"))]
 mod augment;
 mod cifar;
 mod classes;
@@ -11,6 +12,7 @@ mod idx;
 #[cfg(not(target_arch = "wasm32"))]
 mod loader;
 mod picture;
+#[cfg(not(target_arch = "wasm32"))]
 mod random;
 
 use std::collections::BTreeSet;
@@ -25,6 +27,7 @@ use rayon::prelude::*;
 
 use crate::error::clip;
 use crate::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
 pub use augment::{Affine, Augmentation, ColourJitter, Erasing, Filling, Mixing, RandAugment, RandomResizedCrop};
 pub use classes::MAX_ARCHIVE_BYTES;
 #[cfg(not(target_arch = "wasm32"))]

@@ -331,6 +331,7 @@ impl Preparation {
     }
 
     /// The model's input for pixels at its size and channels, both [H, W, C].
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn normalise(&self, pixels: &[u8], out: &mut [f32]) {
         for (out, pixel) in out.chunks_exact_mut(self.in_chans).zip(pixels.chunks_exact(self.in_chans)) {
             for ((o, &p), values) in out.iter_mut().zip(pixel).zip(&self.values) {
@@ -340,6 +341,7 @@ impl Preparation {
     }
 
     /// The pixel value of each channel that comes nearest to 0 in the model's input; black for a channel there is not.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn mean_colour(&self) -> [u8; 3] {
         let nearest = |values: &[f32; 256]| {
             (0..=255u8).min_by(|&a, &b| {
