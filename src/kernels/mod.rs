@@ -4,6 +4,8 @@
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::HostTensors;
 
+pub mod accumulate;
+pub mod adamw;
 pub mod attention;
 pub mod attention_kv;
 pub mod attention_kv_backward;
@@ -20,6 +22,8 @@ pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
 pub mod cross_entropy;
+pub mod ema;
+pub mod gradient_norm;
 pub mod head;
 pub mod head_backward;
 pub mod lif;
@@ -35,9 +39,11 @@ pub mod neuron;
 pub mod product;
 pub mod product_backward;
 pub mod residual_add;
+pub mod sgd;
 pub mod spike_count;
 pub mod spike_gap;
 pub mod spike_gap_backward;
+pub mod step;
 
 /// A WGSL module: a kernel's own text followed by the shared functions it uses, so that error lines keep their numbers.
 pub struct Kernel {
@@ -74,6 +80,8 @@ impl Kernel {
 
 /// Every kernel there is.
 pub const KERNELS: &[&Kernel] = &[
+    &accumulate::KERNEL,
+    &adamw::KERNEL,
     &attention_kv::KERNEL,
     &attention_kv_backward::KERNEL,
     &attention_q_kv::KERNEL,
@@ -88,6 +96,8 @@ pub const KERNELS: &[&Kernel] = &[
     &conv3x3_spike::KERNEL,
     &cross_entropy::KERNEL,
     &conv3x3_spike_backward::KERNEL,
+    &ema::KERNEL,
+    &gradient_norm::KERNEL,
     &head::KERNEL,
     &head_backward::KERNEL,
     &lif::KERNEL,
@@ -99,6 +109,7 @@ pub const KERNELS: &[&Kernel] = &[
     &maxpool_spike::KERNEL,
     &maxpool_spike_backward::KERNEL,
     &residual_add::KERNEL,
+    &sgd::KERNEL,
     &spike_count::KERNEL,
     &spike_gap::KERNEL,
     &spike_gap_backward::KERNEL,
