@@ -10,6 +10,7 @@ use naga::{
     AddressSpace, BinaryOperator, Block, Expression, Function, Handle, MathFunction, Module, ScalarKind, ShaderStage,
     Statement, StorageAccess, TypeInner,
 };
+use spikeshade::kernels::step::Step;
 use spikeshade::kernels::{Constants, KERNELS, Kernel};
 use spikeshade::recording::Access;
 
@@ -130,6 +131,21 @@ fn bindings_and_uniforms_are_the_hosts() {
 }
 
 #[test]
+fn a_steps_scalars_are_the_hosts() {
+    let mut found = 0;
+    for kernel in KERNELS {
+        let (module, _) = parse(kernel.stem, &kernel.source());
+        for (_, ty) in module.types.iter().filter(|(_, ty)| ty.name.as_deref() == Some("Step")) {
+            let TypeInner::Struct { members, span } = &ty.inner else { panic!("{}: Step is no struct", kernel.stem) };
+            let fields: Vec<&str> = members.iter().filter_map(|m| m.name.as_deref()).collect();
+            assert_eq!((&fields[..], *span), (&Step::FIELDS[..], 32), "{}", kernel.stem);
+            found += 1;
+        }
+    }
+    assert!(found >= 4, "Step in {found} kernels");
+}
+
+#[test]
 fn every_form_keeps_within_webgpus_default_limits() {
     for kernel in KERNELS {
         forms(kernel, &kernel.source(), |what, entry, _, module, info| {
@@ -173,7 +189,7 @@ fn lacking(stem: &str, text: &str, root: &Path) -> Vec<String> {
             lacking.push(format!("{folder}/{stem}.rs"));
         }
     }
-    let has_bench = ["forward", "backward"].iter().any(|file| {
+    let has_bench = ["forward", "backward", "optimizer"].iter().any(|file| {
         let rows = std::fs::read_to_string(root.join(format!("benches/kernels/{file}.rs"))).unwrap_or_default();
         rows.contains(&format!("\"{stem}\""))
     });

@@ -1,5 +1,5 @@
 //! Every kernel on one adapter beside its twin on the processor, at the shapes of the cifar 2-256 model (T = 4, 15 % of the
-//! neurons firing; one image forward, two backward). Ids: `<stem>/gpu/<shape>` and `<stem>/cpu/<shape>`.
+//! neurons firing; one image forward, two backward), the optimizer's on a shard of parameters. Ids: `<stem>/gpu/<shape>` and `<stem>/cpu/<shape>`.
 //!
 //! `SPIKESHADE_BENCH_DEVICE` chooses the adapter as `--device` does; the default `gpu` is the best there is, software drivers
 //! included, and `cpu` times the twins alone. A row is one replay of a plan of one op, or of the few that make up one gradient,
@@ -11,6 +11,7 @@
 mod backward;
 mod forward;
 mod harness;
+mod optimizer;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -58,6 +59,7 @@ fn compare(rows: &[Row], adapters: &Adapters, index: usize) -> Result<bool, spik
 fn bench(criterion: &mut Criterion) -> Result<bool, spikeshade::Error> {
     let mut rows = forward::rows();
     rows.extend(backward::rows());
+    rows.extend(optimizer::rows());
     let context = match adapter()? {
         Some((adapters, index)) => {
             if !compare(&rows, &adapters, index)? {

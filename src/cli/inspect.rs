@@ -16,6 +16,7 @@ use crate::gpu::{Limits, MemoryPlan};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
 use crate::session::part_that_fits;
+use crate::train::plan::{Settings, TrainingMemory, TrainingPlan};
 use crate::{Error, files};
 
 /// The largest configuration, in parameters, whose memory is worked out without a checkpoint.
@@ -26,6 +27,7 @@ Examples:
   spikeshade inspect models/mnist-2-64.safetensors
   spikeshade inspect models/mnist-2-64.safetensors --batch 64
   spikeshade inspect config.json --json     a model that has no weights yet
+  spikeshade inspect config.json --training --batch 16 --recompute
 
 Memory is what a device of WebGPU's default limits allocates to run the batch.
 Spikes take one bit a channel; beside it stands what the same tensors would take
@@ -41,12 +43,27 @@ pub(super) struct Inspect {
     /// Images of the batch whose memory is worked out
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = count())]
     batch: usize,
+    /// Show what training with AdamW takes instead, and what of it is kept from the forward to the backward pass
+    #[arg(long)]
+    training: bool,
+    /// With --training: keep less, and compute it twice
+    #[arg(long, requires = "training")]
+    recompute: bool,
     #[command(flatten)]
     strict: StrictArgs,
 }
 
 /// The memory of a batch, or why it cannot run.
-type Memory = std::result::Result<(usize, MemoryPlan), String>;
+type Memory = std::result::Result<Fits, String>;
+
+/// A batch that can run.
+struct Fits {
+    /// Images at a time.
+    part: usize,
+    plan: MemoryPlan,
+    /// In training, bytes that the forward pass leaves for the backward pass.
+    kept: Option<u64>,
+}
 
 impl Inspect {
     pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
@@ -58,7 +75,7 @@ impl Inspect {
                 (checkpoint, Some(stored))
             }
         };
-        let memory = memory(&checkpoint, self.batch)?;
+        let memory = if self.training { self.training(&checkpoint)? } else { memory(&checkpoint, self.batch)? };
         let config = &checkpoint.config;
         if common.json {
             print_json(&as_json(config, stored, &checkpoint, self.batch, &memory))?;
@@ -66,6 +83,22 @@ impl Inspect {
             print(&as_text(&self.model, config, stored, &checkpoint, self.batch, &memory))?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Inspect {
+    /// The memory of a training step, of which no part can be left for later.
+    fn training(&self, checkpoint: &Checkpoint) -> Result<Memory> {
+        let settings =
+            Settings { batch: self.batch, micro_batches: 1, recompute: self.recompute, ..Settings::default() };
+        if checkpoint.tensors.is_empty() {
+            return memory(checkpoint, self.batch);
+        }
+        match TrainingPlan::memory(checkpoint, settings, Limits::default()) {
+            Ok(TrainingMemory { plan, kept }) => Ok(Ok(Fits { part: self.batch, plan, kept: Some(kept) })),
+            Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(why)),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
@@ -111,7 +144,7 @@ fn memory(checkpoint: &Checkpoint, batch: usize) -> Result<Memory> {
     }
     let shape = InputShape { timesteps: config.timesteps, batch, sequence: false };
     match part_that_fits(&Model::new(checkpoint)?, shape, Options::default(), Limits::default()) {
-        Ok(fits) => Ok(Ok(fits)),
+        Ok((part, plan)) => Ok(Ok(Fits { part, plan, kept: None })),
         Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(format!("not a single image fits: {why}"))),
         Err(e) => Err(e.into()),
     }
@@ -143,9 +176,11 @@ fn as_json(config: &Config, stored: Option<Dtype>, checkpoint: &Checkpoint, batc
     let all: u64 = parameters.iter().map(Parameter::elements).sum();
     let memory = match memory {
         Err(why) => json!({ "batch": batch, "fits": false, "why": why }),
-        Ok((part, plan)) => json!({
+        Ok(Fits { part, plan, kept }) => json!({
             "batch": batch,
             "part": part,
+            "training": kept.is_some(),
+            "kept_for_backward": kept,
             "fits": true,
             "total": plan.total(),
             "tensors": plan.buffers.iter().sum::<u64>(),
@@ -205,12 +240,18 @@ fn as_text(
     let own = trainable(&parameters);
     let _ = writeln!(text, "{:61} {:>12}", "Parameters", grouped(own));
     let _ = writeln!(text, "{:61} {:>12}", "Running statistics (not trained)", grouped(all - own));
-    let _ = writeln!(text, "\nDevice memory at a batch of {batch}, {} timesteps", config.timesteps);
+    let training = memory.as_ref().is_ok_and(|fits| fits.kept.is_some());
+    let _ = writeln!(
+        text,
+        "\nDevice memory {}at a batch of {batch}, {} timesteps",
+        if training { "to train " } else { "" },
+        config.timesteps
+    );
     match memory {
         Err(why) => {
             let _ = writeln!(text, "  {why}");
         }
-        Ok((part, plan)) => {
+        Ok(Fits { part, plan, kept }) => {
             if *part < batch {
                 let _ = writeln!(text, "  too large for one binding: run in parts of {part}, for each of which");
             }
@@ -225,6 +266,13 @@ fn as_text(
             ];
             for (what, bytes) in rows {
                 let _ = writeln!(text, "  {what:24} {:>15} bytes  {:>12}", grouped(bytes), human_bytes(bytes));
+            }
+            if let Some(kept) = kept {
+                let image = human_bytes(kept / batch as u64);
+                let _ = writeln!(
+                    text,
+                    "  Of the tensors, {image} an image are kept from the forward to the backward pass."
+                );
             }
             let _ = writeln!(
                 text,

@@ -7,8 +7,9 @@ use crate::kernels::step::Clip;
 /// Elements added one after another; a longer chain would cost f32 more digits than the kernel's threads do.
 const CHAIN: usize = 128;
 
+/// Zero times anything finite is zero, and NaN otherwise.
 fn is_finite<F: Real>(x: F) -> bool {
-    x - x == F::default()
+    x * F::default() == F::default()
 }
 
 /// The sum of squares of each block of a shard, -1 where it is not finite.

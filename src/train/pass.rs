@@ -44,6 +44,7 @@ use crate::kernels::product_backward::{CombineBackward, InputBackward, WeightsBa
 use crate::kernels::residual_add::ResidualAddOp;
 use crate::kernels::spike_gap::SpikeGapOp;
 use crate::kernels::spike_gap_backward::SpikeGapBackwardOp;
+pub(super) use crate::kernels::step::flat;
 use crate::layers::{self, RealTensor, Recorder};
 use crate::model::InputShape;
 use crate::recording::{Constant, Recording, Role, TensorId};
@@ -73,8 +74,6 @@ pub(super) struct Pass {
     pub loss: TensorId,
     /// `[B][classes]`.
     pub logits: TensorId,
-    /// How many ops the forward pass has.
-    pub forward: usize,
     /// Bytes of what forward leaves behind for backward.
     pub kept: u64,
 }
@@ -101,10 +100,6 @@ struct Builder<'a> {
     redone: HashMap<TensorId, TensorId>,
     /// Whether the forward pass is done.
     backward: bool,
-}
-
-pub(super) fn flat(channels: usize) -> Shape {
-    Shape { steps: 1, batch: 1, height: 1, width: 1, channels }
 }
 
 /// `conv → BN`, forward: what its backward pass needs.
@@ -713,7 +708,7 @@ pub(super) fn record(
     }
     *recording = b.r.finish();
     let kept = kept(recording, forward);
-    Ok(Pass { loss, logits, forward, kept })
+    Ok(Pass { loss, logits, kept })
 }
 
 /// Bytes of the tensors that ops before `boundary` write and ops from there on read; not those of states and parameters.

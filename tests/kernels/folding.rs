@@ -1,8 +1,12 @@
 //! Grids folded into a tight limit of workgroups a dimension, with workgroups left over: 7 or 8 of them in 3 × 3.
 
 use spikeshade::gpu::{Limits, Plan};
+use spikeshade::kernels::accumulate::AccumulateOp;
+use spikeshade::kernels::adamw::AdamWOp;
 use spikeshade::kernels::conv3x3_real::{self, Conv3x3RealOp};
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
+use spikeshade::kernels::ema::EmaOp;
+use spikeshade::kernels::gradient_norm::{self, GradientNormPartialOp};
 use spikeshade::kernels::head::HeadOp;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
@@ -11,7 +15,9 @@ use spikeshade::kernels::maxpool_spike::MaxpoolSpikeOp;
 use spikeshade::kernels::neuron::Neuron;
 use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::kernels::sgd::SgdOp;
 use spikeshade::kernels::spike_gap::SpikeGapOp;
+use spikeshade::kernels::step::{Clip, Step};
 use spikeshade::recording::Recording;
 use spikeshade::reference::Executor;
 use spikeshade::tensor::{Element, Shape};
@@ -96,6 +102,30 @@ fn record() -> Recording {
     let (input, residual) = (real(&mut r, &x, shape), real(&mut r, &u, shape));
     let out = output(&mut r, "sum", Element::Real, shape);
     r.push(ResidualAddOp { layer: layer(), input, residual, out });
+    let g = input;
+    let step = Step { accumulate_keep: 1.0, ema_decay: 0.5, ..Step::new(1, 0.5, 0.25, [0.5, 0.75]) };
+    let step = parameter(&mut r, &step.encode());
+    let clip = parameter(&mut r, &Clip { factor: 0.5f32, norm: 2.0, skipped: false }.encode());
+    let [sum, e, p, b, m, v] = ["accumulated", "averaged", "sgd p", "sgd b", "adamw m", "adamw v"].map(|name| {
+        let out = output(&mut r, name, Element::Real, shape);
+        r.push(ResidualAddOp { layer: layer(), input, residual, out });
+        out
+    });
+    r.push(AccumulateOp { layer: layer(), sum, g, step });
+    r.push(EmaOp { layer: layer(), e, p: g, step });
+    r.push(SgdOp { layer: layer(), p, b, g, step, clip, decayed: 1000, momentum: 0.5, nesterov: true });
+    // Its moments are exact, its parameters are not.
+    let p = r.tensor("adamw p", Element::Real, shape);
+    r.push(ResidualAddOp { layer: layer(), input, residual, out: p });
+    let (decayed, beta1, beta2, eps) = (1000, 0.5, 0.75, 1e-8);
+    r.push(AdamWOp { layer: layer(), p, m, v, g, step, clip, decayed, beta1, beta2, eps });
+
+    // 7 blocks, one a workgroup.
+    let len = 7 * gradient_norm::BLOCK - 5;
+    let gradient = data.reals(len, -8..=8, 0.25);
+    let gradient = real(&mut r, &gradient, flat(len));
+    let partials = output(&mut r, "norm partials", Element::Real, flat(7));
+    r.push(GradientNormPartialOp { layer: layer(), gradient, partials, first_partial: 0 });
 
     // 8 images.
     let spikes = data.spikes(grid, 0.4);

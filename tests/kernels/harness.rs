@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use spikeshade::gpu::{Context, Limits, Plan};
 use spikeshade::kernels::neuron::Neuron;
+use spikeshade::kernels::residual_add::ResidualAddOp;
 use spikeshade::kernels::spike_count::{PARTIALS, SpikeCountOp};
 use spikeshade::outputs::{Outputs, Values};
 use spikeshade::recording::{Constant, Recording, TensorId};
@@ -429,4 +430,17 @@ pub fn within(all: &[(String, Outputs)], name: &str, expected: &[f64], margin: i
             );
         }
     }
+}
+
+/// Adds a flat tensor that is read back as `name` and holds `data` when the next op runs, for ops that work in place.
+pub fn in_place(r: &mut Recording, name: &str, data: &[f32]) -> TensorId {
+    let out = output(r, name, Element::Real, flat(data.len()));
+    let (input, residual) = (real(r, data, flat(data.len())), real(r, &vec![0.0; data.len()], flat(data.len())));
+    r.push(ResidualAddOp { layer: format!("start of {name}"), input, residual, out });
+    out
+}
+
+/// Lengths of flat tensors: a few elements, or several workgroups, with every tail.
+pub fn lengths() -> impl Strategy<Value = usize> {
+    prop_oneof![1..=9usize, 1..=3000usize]
 }

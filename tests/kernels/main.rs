@@ -6,6 +6,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod accumulate;
+mod adamw;
 mod attention;
 mod attention_kv;
 mod attention_kv_backward;
@@ -21,7 +23,9 @@ mod conv3x3_real_backward;
 mod conv3x3_spike;
 mod conv3x3_spike_backward;
 mod cross_entropy;
+mod ema;
 mod folding;
+mod gradient_norm;
 mod harness;
 mod head;
 mod head_backward;
@@ -36,6 +40,7 @@ mod maxpool_spike_backward;
 mod product;
 mod product_backward;
 mod residual_add;
+mod sgd;
 mod spike_count;
 mod spike_gap;
 mod spike_gap_backward;
