@@ -168,6 +168,9 @@ impl Dataset {
         let mut preparation = preparation.clone();
         // Whether this is a set of digits is then seen from its folders.
         preparation.class_names = Some(class_names.clone());
+        if preparation.any_classes {
+            preparation.num_classes = class_names.len();
+        }
         Dataset { preparation, store, labels, class_names: Some(class_names) }
     }
 

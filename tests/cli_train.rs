@@ -1,0 +1,253 @@
+//! `spikeshade train` as a program: what it writes, how it goes on after every kind of end, and what it refuses.
+#![cfg(feature = "cli")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use spikeshade::checkpoint::Checkpoint;
+use spikeshade::tensor_file;
+use spikeshade::train::metrics::EpochMetrics;
+
+const RECIPE: &str = "
+model = 'tiny'
+epochs = 3
+batch = 8
+lr = 5e-3
+warmup_epochs = 0.5
+weight_decay = 0.05
+clip_norm = 1.0
+ema_decay = 0.9
+label_smoothing = 0.1
+
+[augmentation]
+pad_crop = 1
+flip = 0.5
+mixing = { mixup = 0.2 }
+";
+
+fn spikeshade(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_spikeshade")).args(args).output().unwrap()
+}
+
+fn error(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.lines().count() <= 20 && !text.contains("panicked"), "{text}");
+    text
+}
+
+/// A folder with pictures of three colours in class folders, and a recipe.
+struct Setting {
+    folder: tempfile::TempDir,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (split, count) in [("train", 11), ("test", 4)] {
+            for (class, colour) in [("red", [220, 40, 40]), ("green", [40, 220, 40]), ("blue", [40, 40, 220])] {
+                let of_class = folder.path().join("data").join(split).join(class);
+                std::fs::create_dir_all(&of_class).unwrap();
+                for i in 0..count {
+                    let pixel =
+                        |x: u32, y: u32| image::Rgb(colour.map(|c: u32| (c + (x * 7 + y * 5 + i * 11) % 31) as u8));
+                    image::RgbImage::from_fn(16, 16, pixel).save(of_class.join(format!("{i}.png"))).unwrap();
+                }
+            }
+        }
+        std::fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+        Setting { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, run: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spikeshade"));
+        command.args(["train", "--device", "cpu", "--config"]).arg(self.path("recipe.toml"));
+        command.arg("--data").arg(self.path("data")).arg("--out").arg(self.path(run)).args(more);
+        command
+    }
+
+    fn train(&self, run: &str, more: &[&str]) -> Output {
+        self.command(run, more).output().unwrap()
+    }
+}
+
+fn metrics(run: &Path) -> Vec<EpochMetrics> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Everything of a run that does not depend on when it ran.
+fn results(run: &Path) -> (Vec<(String, Vec<u32>)>, Vec<(u64, u64, u64)>, Vec<u8>) {
+    let last = tensor_file::read(&run.join("last.safetensors")).unwrap();
+    let bits = |name: &str| last.f32(name).unwrap().iter().map(|v| v.to_bits()).collect();
+    let tensors = last.names().map(|name| (name.to_owned(), bits(name))).collect();
+    let epochs = metrics(run).iter().map(|m| (m.epoch, m.train_loss.to_bits(), m.test_loss.to_bits())).collect();
+    (tensors, epochs, std::fs::read(run.join("best.safetensors")).unwrap())
+}
+
+#[test]
+fn a_run_writes_what_it_promises() {
+    let setting = Setting::new();
+    let output = setting.train("run", &["--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let run = setting.path("run");
+    let epochs = metrics(&run);
+    assert_eq!(epochs.iter().map(|m| (m.epoch, m.step)).collect::<Vec<_>>(), [(1, 4), (2, 8), (3, 12)]);
+    assert!(epochs.iter().all(|m| m.firing_rate > 0.0 && m.firing_rates.len() == 11 && m.grad_norm > 0.0));
+    assert_eq!(json["epochs"].as_array().unwrap().len(), 3);
+    assert_eq!(json["finished"], true);
+    let most = epochs.iter().map(|m| m.test_accuracy).fold(0.0, f64::max);
+    assert_eq!(json["best_accuracy"].as_f64().unwrap(), most);
+
+    // The classes are those of the folders, and the best model is as good as is said.
+    let best = run.join("best.safetensors");
+    let checkpoint = Checkpoint::load(&best, true).unwrap();
+    assert_eq!(checkpoint.config.class_names.as_deref().unwrap(), ["blue", "green", "red"]);
+    assert_eq!(checkpoint.config.num_classes, 3);
+    let data = setting.path("data");
+    let (best, data) = (best.to_str().unwrap(), data.to_str().unwrap());
+    let eval = spikeshade(&["eval", "-m", best, "--data", data, "-d", "cpu", "--json"]);
+    let eval: serde_json::Value = serde_json::from_slice(&eval.stdout).unwrap();
+    assert_eq!(eval["top1"].as_f64().unwrap(), most);
+    // What it goes on from is a checkpoint too, and the curves are a picture.
+    Checkpoint::load(run.join("last.safetensors"), true).unwrap();
+    assert!(std::fs::read_to_string(run.join("curves.svg")).unwrap().starts_with("<svg"));
+    assert!(std::fs::read_to_string(run.join("recipe.json")).unwrap().contains("\"red\""));
+
+    // Done is done: going on changes nothing.
+    let before = results(&run);
+    let again = setting.command("run", &["--resume"]).output().unwrap();
+    assert!(again.status.success() && results(&run) == before);
+    // Without --resume nothing is overwritten.
+    assert!(error(&setting.train("run", &[])).contains("--resume"));
+    assert!(error(&setting.train("run", &["--resume", "--lr", "1e-4"])).contains("recipe"));
+    assert!(results(&run) == before);
+}
+
+#[test]
+fn killed_at_any_moment_it_goes_on_to_the_same_weights() {
+    let setting = Setting::new();
+    let begun = Instant::now();
+    assert!(setting.train("whole", &["--save-every", "0"]).status.success());
+    let whole = begun.elapsed();
+    let expected = results(&setting.path("whole"));
+    let run = setting.path("killed");
+    let mut random = 12345u32;
+    let mut ended = false;
+    for attempt in 0..60 {
+        let mut child =
+            setting.command("killed", &["--save-every", "0", "--resume"]).stdout(Stdio::null()).spawn().unwrap();
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Later attempts get the time to finish, whatever the machine is doing.
+        let share = f64::from(random >> 16) / 65_536.0 * if attempt < 6 { 1.0 } else { 8.0 };
+        std::thread::sleep(whole.mul_f64(share));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        ended = status.success();
+        // Whatever is there is whole.
+        for file in ["last.safetensors", "best.safetensors"].iter().map(|f| run.join(f)).filter(|f| f.exists()) {
+            Checkpoint::load(&file, true).unwrap();
+        }
+        if run.join("metrics.jsonl").exists() {
+            metrics(&run);
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(ended, "it never came to the end");
+    assert!(results(&run) == expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_it_saves_and_goes_on() {
+    let setting = Setting::new();
+    assert!(setting.train("whole", &[]).status.success());
+    let run = setting.path("run");
+    // So many epochs that it is still at it when the signal comes; the schedule does not reach their end here.
+    let mut child = setting.command("run", &["--epochs", "1000"]).stdout(Stdio::null()).spawn().unwrap();
+    let begun = Instant::now();
+    while !run.join("metrics.jsonl").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no epoch came to its end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let saved = tensor_file::read(&run.join("last.safetensors")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&saved.metadata["training"]).unwrap();
+    assert!(state["progress"]["step"].as_u64().unwrap() >= 4);
+    assert!(metrics(&run).len() as u64 <= state["progress"]["epoch"].as_u64().unwrap());
+}
+
+#[test]
+fn fine_tuning_keeps_all_but_the_head() {
+    let setting = Setting::new();
+    let model = setting.path("ten.safetensors");
+    let ten = spikeshade::init::init(&spikeshade::config::Config::preset("tiny").unwrap(), 3, |_, _| ()).unwrap();
+    ten.checkpoint.save(&model, spikeshade::checkpoint::Dtype::F32).unwrap();
+    let output = setting.train("run", &["--init", model.to_str().unwrap(), "--epochs", "1", "--lr", "0"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let last = Checkpoint::load(setting.path("run/last.safetensors"), true).unwrap();
+    for (name, tensor) in &last.tensors {
+        let before = &ten.checkpoint.tensors[name];
+        if name.starts_with("head.") {
+            assert_eq!(tensor.shape[0], 3, "{name}");
+        } else if name.contains("running_") {
+            assert_ne!(tensor.data, before.data, "{name}");
+        } else {
+            assert_eq!(tensor.data, before.data, "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_a_short_error() {
+    let setting = Setting::new();
+    let recipe = |text: &str| std::fs::write(setting.path("recipe.toml"), text).unwrap();
+    let trained = |more: &[&str], named: &str| {
+        let text = error(&setting.train("run", more));
+        assert!(text.contains(named), "{named}: {text}");
+        assert!(!setting.path("run/last.safetensors").exists(), "{text}");
+    };
+    trained(&["--batch", "64"], "64");
+    trained(&["--micro-batch", "3"], "micro_batch");
+    trained(&["--lr", "nan"], "lr");
+    trained(&["--init", "no such"], "no such");
+    recipe(&RECIPE.replace("lr = ", "learning_rate = "));
+    trained(&[], "learning_rate");
+    recipe(&RECIPE.replace("'tiny'", "'giant'"));
+    trained(&[], "giant");
+    recipe(&RECIPE.replace("5e-3", "1e3").replace("clip_norm = 1.0", "optimizer = { kind = 'sgd', momentum = 0.99 }"));
+    // That one saves first.
+    let text = error(&setting.train("diverges", &["--epochs", "40"]));
+    assert!(text.contains("is not finite in step"), "{text}");
+    Checkpoint::load(setting.path("diverges/last.safetensors"), true).unwrap();
+    let bytes = std::fs::read(setting.path("data/train/red/0.png")).unwrap();
+    std::fs::write(setting.path("data/train/red/0.png"), &bytes[..40]).unwrap();
+    recipe(RECIPE);
+    trained(&[], "0.png");
+    std::fs::remove_dir_all(setting.path("data/test")).unwrap();
+    trained(&[], "test");
+    // A file that is no run's.
+    std::fs::create_dir_all(setting.path("other")).unwrap();
+    std::fs::write(setting.path("other/last.safetensors"), [0; 100]).unwrap();
+    assert!(error(&setting.train("other", &["--resume"])).contains("last.safetensors"));
+    for args in [
+        &["train", "--preset", "mnist"][..],
+        &["train", "--preset", "x", "--data", "d", "--out", "o"],
+        &["train", "--print"],
+    ] {
+        error(&spikeshade(args));
+    }
+    let list = spikeshade(&["train", "--list"]);
+    assert!(String::from_utf8_lossy(&list.stdout).contains("mnist"));
+    let text = spikeshade(&["train", "--preset", "mnist", "--print"]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("model = "));
+}
