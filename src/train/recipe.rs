@@ -85,9 +85,26 @@ mod model {
     }
 }
 
+macro_rules! preset {
+    ($name:literal, $about:literal) => {
+        ($name, $about, include_str!(concat!("../../recipes/", $name, ".toml")))
+    };
+}
+
 /// Name, one line of what it is, and text of every preset.
-const PRESETS: [(&str, &str, &str); 1] =
-    [("mnist", "MNIST, the built-in model's recipe", include_str!("../../recipes/mnist.toml"))];
+const PRESETS: [(&str, &str, &str); 11] = [
+    preset!("mnist", "MNIST, the built-in model's recipe"),
+    preset!("cifar10-2-256", "CIFAR-10, D 256, depth 2, as the Spike-Driven Transformer"),
+    preset!("cifar10-2-512", "CIFAR-10, D 512, depth 2, as the Spike-Driven Transformer"),
+    preset!("cifar10-4-384", "CIFAR-10, D 384, depth 4, as Spikformer"),
+    preset!("cifar100-2-256", "CIFAR-100, D 256, depth 2, as the Spike-Driven Transformer"),
+    preset!("cifar100-2-512", "CIFAR-100, D 512, depth 2, as the Spike-Driven Transformer"),
+    preset!("cifar100-4-384", "CIFAR-100, D 384, depth 4, as Spikformer"),
+    preset!("imagenet-8-384", "ImageNet-1k, D 384, depth 8, as Spikformer"),
+    preset!("imagenet-8-512", "ImageNet-1k, D 512, depth 8, as Spikformer"),
+    preset!("imagenet-10-512", "ImageNet-1k, D 512, depth 10, as Spikformer"),
+    preset!("imagenet-8-768", "ImageNet-1k, D 768, depth 8, as Spikformer"),
+];
 
 impl Recipe {
     /// Name and one-line description of every preset.
