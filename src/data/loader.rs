@@ -338,7 +338,7 @@ impl Shared {
         }
         let labels: Vec<i64> = indices.iter().map(|&i| self.dataset.labels[i]).collect();
         let mut targets = targets(&labels, self.dataset.num_classes(), self.options.label_smoothing);
-        if let Some(mixing) = &augmentation.mixing {
+        if let Some(mixing) = augmentation.mixing.as_ref().filter(|m| m.epochs == 0 || epoch < m.epochs) {
             let mut random = self.random(epoch, number, Draw::Mixing);
             mixing.apply(&mut pixels, side, &mut targets, labels.len(), &mut random);
         }

@@ -40,6 +40,9 @@ pub struct Recipe {
     /// Learning rate that the cosine ends in.
     #[serde(default)]
     pub min_lr: f64,
+    /// Epochs at `min_lr` after the cosine, which ends as much earlier; may be a fraction.
+    #[serde(default)]
+    pub cooldown_epochs: f64,
     /// Weight decay, of the weights of convolutions and the head only.
     #[serde(default)]
     pub weight_decay: f64,
@@ -186,6 +189,7 @@ impl Recipe {
             ("warmup_lr", self.warmup_lr, 0.0, 1e3),
             ("warmup_epochs", self.warmup_epochs, 0.0, 1e6),
             ("min_lr", self.min_lr, 0.0, 1e3),
+            ("cooldown_epochs", self.cooldown_epochs, 0.0, 1e6),
             ("weight_decay", self.weight_decay, 0.0, 1e3),
             ("clip_norm", self.clip_norm, 0.0, 1e30),
             ("ema_decay", self.ema_decay, 0.0, below_one),
@@ -222,10 +226,10 @@ impl Recipe {
     }
 
     /// The learning rate of step `step`, the first of which is 0, where an epoch has `steps`: a line up from `warmup_lr`, then
-    /// a cosine from `lr` down to `min_lr` in the last step.
+    /// a cosine from `lr` down to `min_lr`, which it reaches in the last step before the cool-down.
     pub fn lr_at(&self, step: u64, steps: u64) -> f64 {
         let warmup = (self.warmup_epochs * steps as f64).round();
-        let last = (self.epochs * steps) as f64 - 1.0;
+        let last = ((self.epochs as f64 - self.cooldown_epochs) * steps as f64).round() - 1.0;
         let step = step as f64;
         if step < warmup {
             return self.warmup_lr + (self.lr - self.warmup_lr) * step / warmup;
@@ -264,6 +268,9 @@ mod tests {
         let lr: Vec<f64> = (0..50).map(|step| recipe.lr_at(step, 5)).collect();
         assert_eq!((lr[0], lr[10]), (0.1, 1.0));
         assert!((lr[5] - 0.55).abs() < 1e-12 && (lr[49] - 0.01).abs() < 1e-12);
+        let cooled = Recipe { cooldown_epochs: 2.0, ..recipe };
+        assert_eq!([39, 40, 49].map(|step| cooled.lr_at(step, 5)), [0.01; 3]);
+        assert!(cooled.lr_at(38, 5) > 0.01);
         assert!(lr[..11].windows(2).all(|w| w[0] < w[1]) && lr[10..].windows(2).all(|w| w[0] > w[1]));
     }
 

@@ -174,11 +174,13 @@ pub struct Mixing {
     pub probability: f64,
     /// Probability of CutMix where both are on; 0.5.
     pub switch_probability: f64,
+    /// For how many epochs from the first; 0 is all of them.
+    pub epochs: u64,
 }
 
 impl Default for Mixing {
     fn default() -> Self {
-        Mixing { mixup: 0.0, cutmix: 0.0, probability: 1.0, switch_probability: 0.5 }
+        Mixing { mixup: 0.0, cutmix: 0.0, probability: 1.0, switch_probability: 0.5, epochs: 0 }
     }
 }
 
