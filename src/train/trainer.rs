@@ -160,7 +160,14 @@ impl Trainer {
             Some(Saved { checkpoint, state, progress, .. }) => (checkpoint, Some(state), progress),
             None => (begin(&recipe, init)?, None, Progress::default()),
         };
-        let mut plan = TrainingPlan::new(&device, checkpoint, recipe.settings(options.order)).await?;
+        let settings = recipe.settings(options.order);
+        let mut plan = TrainingPlan::new(&device, checkpoint, settings).await.map_err(|e| match e {
+            Error::Gpu(why) => Error::Gpu(format!(
+                "{why}; in training, a `micro_batch` below {} makes a step of several smaller batches",
+                settings.batch
+            )),
+            e => e,
+        })?;
         if let Some(state) = &state {
             plan.restore(state).await?;
         }
