@@ -1,8 +1,9 @@
 //! Runs a recording on the host, op by op, with the twins.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::HostTensors;
+use super::{HostTensors, Spare};
 use crate::outputs::{Outputs, Raw};
 use crate::recording::Recording;
 use crate::tensor::Element;
@@ -12,13 +13,15 @@ use crate::{Error, Result};
 pub struct Executor {
     recording: Recording,
     last_uses: Vec<usize>,
+    /// Left by the last run.
+    spare: Mutex<Spare>,
 }
 
 impl Executor {
     /// Takes a recording.
     pub fn new(recording: Recording) -> Self {
         let last_uses = recording.last_uses();
-        Executor { recording, last_uses }
+        Executor { recording, last_uses, spare: Mutex::default() }
     }
 
     /// The recording it runs.
@@ -36,13 +39,16 @@ impl Executor {
 
     /// As [`Executor::run`], telling `each` how long each op (by index) took.
     pub fn run_timed(&self, input: &[f32], mut each: impl FnMut(usize, Duration)) -> Result<Outputs> {
-        let mut host = HostTensors::new(&self.recording);
+        let spare = std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut host = HostTensors::new(&self.recording).with_spare(spare);
         if let Some(id) = self.recording.input {
             let expected = self.recording.get(id).len();
             if input.len() != expected {
                 return Err(Error::Input(format!("the input has {} elements; the plan takes {expected}", input.len())));
             }
-            host.put_real(id, input.to_vec());
+            let mut own = host.take_real(id);
+            own.copy_from_slice(input);
+            host.put_real(id, own);
         }
         for (i, op) in self.recording.ops.iter().enumerate() {
             let start = Instant::now();
@@ -54,9 +60,11 @@ impl Executor {
                 }
             }
         }
-        Ok(Outputs::read(&self.recording, |id| match self.recording.get(id).element {
+        let outputs = Outputs::read(&self.recording, |id| match self.recording.get(id).element {
             Element::Real => Raw::Real(host.real(id).to_vec()),
             _ => Raw::Packed(host.packed(id).to_vec()),
-        }))
+        });
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = host.into_spare();
+        Ok(outputs)
     }
 }

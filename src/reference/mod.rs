@@ -3,6 +3,7 @@
 //! The twins are the oracle of the tests, the executor where there is no GPU, and the place to learn what a kernel does. They
 //! are event-driven: for every spike, one row of weights is added.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
@@ -241,6 +242,24 @@ pub struct HostTensors<'r> {
     /// The recording they belong to.
     pub recording: &'r Recording,
     data: Vec<Host>,
+    spare: Spare,
+}
+
+/// Buffers of real tensors that nothing uses any more, for new tensors of the same length: fresh memory takes longer to get than
+/// most ops to run.
+#[derive(Default)]
+pub(crate) struct Spare(Vec<Vec<f32>>);
+
+impl Spare {
+    /// A buffer of any contents.
+    fn take(&mut self, len: usize) -> Vec<f32> {
+        let spare = self.0.iter().rposition(|buffer| buffer.len() == len);
+        let mut buffer = spare.map_or_else(|| vec![0.0; len], |i| self.0.swap_remove(i));
+        if cfg!(debug_assertions) {
+            buffer.fill(f32::NAN);
+        }
+        buffer
+    }
 }
 
 enum Host {
@@ -254,7 +273,28 @@ impl<'r> HostTensors<'r> {
     /// No tensor allocated yet but the parameters, which are shared.
     pub fn new(recording: &'r Recording) -> Self {
         let data = recording.tensors().map(|(_, _, c)| c.map_or(Host::Empty, |c| Host::Constant(c.clone()))).collect();
-        HostTensors { recording, data }
+        HostTensors { recording, data, spare: Spare::default() }
+    }
+
+    /// The same, with buffers of an earlier run.
+    pub(crate) fn with_spare(self, spare: Spare) -> Self {
+        HostTensors { spare, ..self }
+    }
+
+    /// Frees all tensors; the buffers serve another run, of each length no more of them than there are tensors.
+    pub(crate) fn into_spare(mut self) -> Spare {
+        let mut room: HashMap<usize, usize> = HashMap::new();
+        for (id, tensor, _) in self.recording.tensors() {
+            self.free(id);
+            *room.entry(tensor.len()).or_default() += 1;
+        }
+        self.spare.0.retain(|buffer| {
+            let room = room.entry(buffer.len()).or_default();
+            let fits = *room > 0;
+            *room -= usize::from(fits);
+            fits
+        });
+        self.spare
     }
 
     /// A real tensor; empty if nothing has written it.
@@ -275,11 +315,11 @@ impl<'r> HostTensors<'r> {
         }
     }
 
-    /// Takes a real tensor out to be written; zeros if it is new.
+    /// Takes a real tensor out to be written; if it is new it holds anything.
     pub fn take_real(&mut self, id: TensorId) -> Vec<f32> {
         match std::mem::replace(&mut self.data[id.0], Host::Empty) {
             Host::Real(v) => v,
-            _ => vec![0.0; self.recording.get(id).len()],
+            _ => self.spare.take(self.recording.get(id).len()),
         }
     }
 
@@ -303,7 +343,9 @@ impl<'r> HostTensors<'r> {
 
     /// Frees a tensor that nothing will read again.
     pub fn free(&mut self, id: TensorId) {
-        self.data[id.0] = Host::Empty;
+        if let Host::Real(buffer) = std::mem::replace(&mut self.data[id.0], Host::Empty) {
+            self.spare.0.push(buffer);
+        }
     }
 }
 
