@@ -6,8 +6,19 @@ use crate::kernels::attention_kv::AttentionKv;
 use crate::tensor::{Shape, vectors, words};
 
 /// The set bits of a head's slice of a packed row, as channels within the head, ascending.
+#[inline(always)]
 pub(super) fn head_channels(row: &[u32], head: usize, dim: usize) -> impl Iterator<Item = usize> {
-    (head * dim..(head + 1) * dim).filter(|&c| row[c / 32] >> (c % 32) & 1 == 1).map(move |c| c - head * dim)
+    let (first, end) = (head * dim, (head + 1) * dim);
+    (first / 32..end.div_ceil(32)).flat_map(move |word| {
+        // Bits of the heads before and after.
+        let (before, after) = (first.saturating_sub(word * 32), (word * 32 + 32).saturating_sub(end));
+        let mut left = row[word] & (u32::MAX << before) & (u32::MAX >> after);
+        std::iter::from_fn(move || {
+            let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(word * 32 + bit - first)
+        })
+    })
 }
 
 /// `m = Kᵀ V`: `k` `[T·B][N][4⌈window/4⌉]`, `v` `[T·B][N][plus, minus][words]` (`shape` is v's), `m` `[T·B][heads][side j][32 side i][32 j]`.

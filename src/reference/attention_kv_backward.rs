@@ -2,6 +2,7 @@
 
 use super::attention_kv::head_channels;
 use super::attention_q_kv_backward::transposed;
+use super::dense::{self, Matrix};
 use super::{HostTensors, Real, parallel};
 use crate::kernels::attention::{Heads, side};
 use crate::kernels::attention_kv_backward::{AttentionKvGradKeys, AttentionKvGradValues};
@@ -43,16 +44,10 @@ pub fn attention_kv_grad_values<F: Real>(k: &[F], dm: &[F], shape: Shape, heads:
     parallel::for_each(dv.chunks_mut(n * row_v).enumerate().collect(), |(image, dv)| {
         for head in 0..heads.count {
             let m = &dm[(image * heads.count + head) * side * side * 1024..][..side * side * 1024];
-            for (token, dv) in dv.chunks_exact_mut(row_v).enumerate() {
-                let dv = &mut dv[(heads.first + head) * d..][..d];
-                dv.fill(F::default());
-                let k = &k[(image * n + token) * row_k + head * d..][..d];
-                for (i, &k) in k.iter().enumerate() {
-                    for (j_tile, dv) in dv.chunks_mut(32).enumerate() {
-                        let row = &m[(j_tile * side * 32 + i) * 32..][..32];
-                        dv.iter_mut().zip(row).for_each(|(v, &m)| *v = *v + k * m);
-                    }
-                }
+            let k = Matrix { values: &k[image * n * row_k + head * d..], rows: n, columns: d, row: row_k };
+            for (j_tile, m) in m.chunks_exact(side * 1024).enumerate() {
+                let m = Matrix { values: m, rows: d, columns: (d - j_tile * 32).min(32), row: 32 };
+                dense::product(k, m, false, &mut dv[(heads.first + head) * d + j_tile * 32..], row_v);
             }
         }
     });

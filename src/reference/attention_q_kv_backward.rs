@@ -1,6 +1,7 @@
 //! The twin of `shaders/attention_q_kv_backward.wgsl`.
 
 use super::attention_kv::head_channels;
+use super::dense::{self, Matrix};
 use super::{HostTensors, Real, parallel};
 use crate::kernels::attention::{Heads, side};
 use crate::kernels::attention_q_kv_backward::{AttentionQKvGradKv, AttentionQKvGradQueries};
@@ -39,14 +40,9 @@ pub fn attention_q_kv_grad_queries<F: Real>(g: &[F], m: &[F], shape: Shape, head
     parallel::for_each(dq.chunks_mut(n * row_q).enumerate().collect(), |(image, dq)| {
         for head in 0..heads.count {
             let m = transposed(&m[(image * heads.count + head) * side * side * 1024..][..side * side * 1024], d);
-            for (token, dq) in dq.chunks_exact_mut(row_q).enumerate() {
-                let dq = &mut dq[(heads.first + head) * d..][..d];
-                dq.fill(F::default());
-                let g = &g[(image * n + token) * row_g + head * d..][..d];
-                for (&g, m) in g.iter().zip(m.chunks_exact(d)) {
-                    dq.iter_mut().zip(m).for_each(|(q, &m)| *q = *q + g * m);
-                }
-            }
+            let m = Matrix { values: &m, rows: d, columns: d, row: d };
+            let g = Matrix { values: &g[image * n * row_g + head * d..], rows: n, columns: d, row: row_g };
+            dense::product(g, m, false, &mut dq[(heads.first + head) * d..], row_q);
         }
     });
 }

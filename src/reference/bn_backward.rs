@@ -101,12 +101,14 @@ pub fn run_partial<F: Real>(op: &BnBackwardPartialOp, host: &mut HostTensors<F>)
 
 /// Runs a recorded second dispatch on the host.
 pub fn run_combine<F: Real>(op: &BnBackwardCombineOp, host: &mut HostTensors<F>) {
-    let mut sums = host.take_real(op.sums);
+    let [mut sums, mut g_beta, mut g_gamma] = [op.sums, op.g_beta, op.g_gamma].map(|id| host.take_real(id));
     combine(host.real(op.partials), &mut sums);
-    let (g_beta, g_gamma) = sums.split_at(sums.len() / 2);
-    host.put_real(op.g_beta, g_beta.to_vec());
-    host.put_real(op.g_gamma, g_gamma.to_vec());
-    host.put_real(op.sums, sums);
+    let row = sums.len() / 2;
+    g_beta.copy_from_slice(&sums[..row]);
+    g_gamma.copy_from_slice(&sums[row..]);
+    for (id, v) in [(op.sums, sums), (op.g_beta, g_beta), (op.g_gamma, g_gamma)] {
+        host.put_real(id, v);
+    }
 }
 
 /// Runs a recorded third dispatch on the host.

@@ -141,7 +141,10 @@ fn block_backward<F: Real>(
                 // The gradients of later timesteps are there already.
                 g.iter_mut().zip(&*out).for_each(|(g, &sum)| *g = sum + *g);
             }
-            out.copy_from_slice(&g[..lanes]);
+            match <&mut [F; LANES]>::try_from(&mut *out) {
+                Ok(out) => *out = g,
+                Err(_) => out.copy_from_slice(&g[..lanes]),
+            }
         });
     }
 }
@@ -149,6 +152,10 @@ fn block_backward<F: Real>(
 /// The values, zeros after them.
 #[inline(always)]
 fn load<F: Real>(values: &[F]) -> [F; LANES] {
+    // A copy of known length is a few instructions, any other a call.
+    if let Ok(all) = values.try_into() {
+        return all;
+    }
     let mut lanes = [F::default(); LANES];
     lanes[..values.len()].copy_from_slice(values);
     lanes

@@ -8,8 +8,19 @@ use crate::tensor::{Shape, words};
 /// `spikes` `[T][B][H][W][⌈C/32⌉]` (`shape` is theirs), `g_y` `[T][B][⌈H/2⌉][⌈W/2⌉][4⌈C/4⌉]`, `g_s` `[T][B][H][W][4⌈C/4⌉]`.
 pub fn maxpool_spike_backward<F: Real>(spikes: &[u32], g_y: &[F], shape: Shape, g_s: &mut [F]) {
     let row = words(shape.channels);
-    let fires = |token: usize, c: usize| spikes[token * row + c / 32] >> (c % 32) & 1 == 1;
-    scatter(shape, g_y, g_s, |token, c, other| fires(token, c) && !fires(other, c));
+    scatter(
+        shape,
+        g_y,
+        g_s,
+        #[inline(always)]
+        |token, values| {
+            for (values, &word) in values.chunks_mut(32).zip(&spikes[token * row..]) {
+                for (c, value) in values.iter_mut().enumerate() {
+                    *value = if word >> c & 1 == 1 { F::from(1.0) } else { F::default() };
+                }
+            }
+        },
+    );
 }
 
 /// Runs a recorded op on the host.

@@ -297,12 +297,12 @@ enum Host<F> {
     Constant(Arc<Constant>),
 }
 
-/// Takes the buffer out of `kept` that fits `len` elements best, or makes one; fresh memory costs more than clearing it.
+/// Takes the buffer out of `kept` that fits `len` elements best, or makes one; it holds anything. Fresh memory takes longer to
+/// get than most ops to run.
 fn buffer<X: Copy + Default>(kept: &mut Vec<Vec<X>>, len: usize) -> Vec<X> {
     let fits = kept.iter().enumerate().filter(|(_, b)| b.capacity() >= len && b.capacity() / 2 <= len);
     let best = fits.min_by_key(|(_, b)| b.capacity()).map(|(i, _)| i);
     let mut buffer = best.map_or_else(Vec::new, |i| kept.swap_remove(i));
-    buffer.clear();
     buffer.resize(len, X::default());
     buffer
 }
@@ -346,7 +346,7 @@ impl<F: Real> HostTensors<'_, F> {
         }
     }
 
-    /// Takes a real tensor out to be written; zeros if it is new. A part of another is copied out, and back by
+    /// Takes a real tensor out to be written; if it is new it holds anything. A part of another is copied out, and back by
     /// [`HostTensors::put_real`].
     pub fn take_real(&mut self, id: TensorId) -> Vec<F> {
         let len = self.recording.get(id).len();
@@ -358,7 +358,13 @@ impl<F: Real> HostTensors<'_, F> {
         }
         match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Real(v) => v,
-            _ => buffer(&mut self.memory.reals, len),
+            _ => {
+                let mut new = buffer(&mut self.memory.reals, len);
+                if cfg!(debug_assertions) {
+                    new.fill(f32::NAN.into());
+                }
+                new
+            }
         }
     }
 
@@ -366,7 +372,11 @@ impl<F: Real> HostTensors<'_, F> {
     pub fn take_packed(&mut self, id: TensorId) -> Vec<u32> {
         match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Packed(v) => v,
-            _ => buffer(&mut self.memory.words, self.recording.get(id).len()),
+            _ => {
+                let mut new = buffer(&mut self.memory.words, self.recording.get(id).len());
+                new.fill(0);
+                new
+            }
         }
     }
 

@@ -25,8 +25,13 @@ impl<F: Real> Gradient<'_, F> {
     pub(super) fn tile(&self, row: usize, o_tile: usize) -> [F; 32] {
         let n = (self.channels_out - o_tile * 32).min(32);
         let at = row * self.row + self.first_channel + o_tile * 32;
+        let values = &self.values[at..at + n];
+        // A copy of known length is a few instructions, any other a call.
+        if let Ok(all) = values.try_into() {
+            return all;
+        }
         let mut tile = [F::default(); 32];
-        tile[..n].copy_from_slice(&self.values[at..at + n]);
+        tile[..n].copy_from_slice(values);
         tile
     }
 }
@@ -111,10 +116,14 @@ fn add_gradients<F: Real>(g: Gradient<F>, o_tile: usize, first: usize, spikes: &
 
 /// The sum of the splits, in order.
 pub fn combine<F: Real>(partials: &[F], out: &mut [F]) {
-    out.fill(F::default());
-    for split in partials.chunks_exact(out.len().max(1)) {
-        out.iter_mut().zip(split).for_each(|(w, &p)| *w = *w + p);
-    }
+    const BLOCK: usize = 4096;
+    let len = out.len();
+    parallel::for_each(out.chunks_mut(BLOCK).enumerate().collect(), |(block, out)| {
+        out.fill(F::default());
+        for split in partials.chunks_exact(len) {
+            out.iter_mut().zip(&split[block * BLOCK..]).for_each(|(w, &p)| *w = *w + p);
+        }
+    });
 }
 
 /// The rows one task works through: enough that preparing the weights for them costs little beside the product.

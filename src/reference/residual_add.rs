@@ -1,11 +1,15 @@
 //! The twin of `shaders/residual_add.wgsl`.
 
-use super::{HostTensors, Real};
+use super::{HostTensors, Real, parallel};
 use crate::kernels::residual_add::ResidualAddOp;
 
 /// `out = x + residual`.
 pub fn residual_add<F: Real>(x: &[F], residual: &[F], out: &mut [F]) {
-    out.iter_mut().zip(x.iter().zip(residual)).for_each(|(y, (&x, &u))| *y = x + u);
+    const BLOCK: usize = 1 << 14;
+    parallel::for_each(out.chunks_mut(BLOCK).enumerate().collect(), |(i, out)| {
+        let at = i * BLOCK;
+        out.iter_mut().zip(x[at..].iter().zip(&residual[at..])).for_each(|(y, (&x, &u))| *y = x + u);
+    });
 }
 
 /// Runs a recorded op on the host.

@@ -1,6 +1,6 @@
 //! The twin of `shaders/spike_gap_backward.wgsl`.
 
-use super::{HostTensors, Real};
+use super::{HostTensors, Real, parallel};
 use crate::kernels::spike_gap_backward::SpikeGapBackwardOp;
 use crate::tensor::{Shape, vectors};
 
@@ -8,10 +8,12 @@ use crate::tensor::{Shape, vectors};
 pub fn spike_gap_backward<F: Real>(g_rate: &[F], shape: Shape, g_s: &mut [F]) {
     let row = 4 * vectors(shape.channels);
     let inv_count = F::from((shape.steps * shape.tokens()) as f32).recip();
-    for (n, g_s) in g_s.chunks_exact_mut(row).enumerate() {
-        let image = n / shape.tokens() % shape.batch;
-        g_s.iter_mut().zip(&g_rate[image * row..]).for_each(|(s, &g)| *s = g * inv_count);
-    }
+    parallel::for_each(g_s.chunks_mut((shape.tokens() * row).max(1)).enumerate().collect(), |(n, g_s)| {
+        let g_rate = &g_rate[n % shape.batch * row..];
+        for g_s in g_s.chunks_exact_mut(row) {
+            g_s.iter_mut().zip(g_rate).for_each(|(s, &g)| *s = g * inv_count);
+        }
+    });
 }
 
 /// Runs a recorded op on the host.

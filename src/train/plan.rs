@@ -491,10 +491,12 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
         let ema = settings.ema.then(|| state(format!("average of parameters {i}"), data.clone()));
         shards.push(Shard { parameters: state(format!("parameters {i}"), data), moments, ema });
     }
-    let gradient = |r: &mut Recording, what: &str| -> Vec<TensorId> {
-        lens.iter().enumerate().map(|(i, &len)| r.tensor(format!("{what} {i}"), Element::Real, flat(len))).collect()
+    // States, as what lies between their parts must stay zero.
+    let zeros = |r: &mut Recording, what: &str| -> Vec<TensorId> {
+        let zeros = |(i, &len): (usize, &usize)| Constant { name: format!("{what} {i}"), data: vec![0.0; len] };
+        lens.iter().enumerate().map(|shard| r.state(&zeros(shard).into())).collect()
     };
-    let gradients = gradient(&mut r, "gradients");
+    let gradients = zeros(&mut r, "gradients");
     let part = |r: &mut Recording, name: &str, of: TensorId, offset: usize, len: usize| {
         let part = r.part(name, of, offset, flat(len));
         part.ok_or_else(|| Error::Input(format!("`{name}` does not lie within its shard")))
@@ -526,14 +528,8 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     let layer = || "optimizer".to_owned();
     let mut summed = gradients;
     if settings.micro_batches > 1 {
-        // States, so that they stay from one micro-batch to the next.
-        let sums: Vec<TensorId> = lens
-            .iter()
-            .enumerate()
-            .map(|(i, &len)| {
-                r.state(&Constant { name: format!("accumulated gradients {i}"), data: vec![0.0; len] }.into())
-            })
-            .collect();
+        // They stay from one micro-batch to the next.
+        let sums = zeros(&mut r, "accumulated gradients");
         for (&sum, &g) in sums.iter().zip(&summed) {
             r.push(AccumulateOp { layer: layer(), sum, g, step: scalars });
         }
