@@ -95,9 +95,16 @@ pub fn init(config: &Config, seed: u64, progress: impl FnMut(&str, f64)) -> Resu
 /// norms that change nothing yet. The same for the same seed on every platform.
 ///
 /// # Errors
-/// [`Error::Config`] for a configuration that does not validate.
+/// [`Error::Config`] for a configuration that does not validate; [`Error::Input`] for one that takes more memory than
+/// there is.
 pub fn untrained(config: &Config, seed: u64) -> Result<Checkpoint> {
     config.validate()?;
+    let elements = config.parameters().iter().fold(0u64, |n, p| n.saturating_add(p.elements()));
+    let had = usize::try_from(elements).is_ok_and(|n| Vec::<f32>::new().try_reserve_exact(n).is_ok());
+    if !had {
+        let why = format!("a model of {elements} parameters takes more memory than there is; choose a smaller one");
+        return Err(Error::Input(why));
+    }
     let mut random = Random(Pcg64::seed_from_u64(seed));
     let mut tensors = BTreeMap::new();
     let mut bound = 0.0;

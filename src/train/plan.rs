@@ -209,6 +209,18 @@ impl TrainingPlan {
     /// [`Error::Gpu`] where the plan exceeds the device, [`Error::DeviceLost`].
     pub async fn new(device: &Device, checkpoint: Checkpoint, settings: Settings) -> Result<Self> {
         let recorded = record(&checkpoint, settings, device.limits())?;
+        if matches!(device, Device::Cpu) {
+            // An allocation that fails later ends the process; asked for like this, it is an error.
+            let bytes = MemoryPlan::new(&recorded.recording, device.limits())?.total();
+            let had = usize::try_from(bytes).is_ok_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
+            if !had {
+                let gib = bytes as f64 / (1u64 << 30) as f64;
+                return Err(Error::Input(format!(
+                    "training on {} pictures at once takes {gib:.1} GiB, more than there is; use a smaller `micro_batch`",
+                    settings.batch
+                )));
+            }
+        }
         let ops = recorded.recording.ops.len();
         let program = Program::new(device, recorded.recording).await?;
         let Recorded { shards, slots, running, optimizer, .. } =

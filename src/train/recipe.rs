@@ -95,8 +95,9 @@ macro_rules! preset {
 }
 
 /// Name, one line of what it is, and text of every preset.
-const PRESETS: [(&str, &str, &str); 11] = [
+const PRESETS: [(&str, &str, &str); 12] = [
     preset!("mnist", "MNIST, the built-in model's recipe"),
+    preset!("cifar10-2-128", "CIFAR-10, D 128, depth 2, T 2, for a processor"),
     preset!("cifar10-2-256", "CIFAR-10, D 256, depth 2, as the Spike-Driven Transformer"),
     preset!("cifar10-2-512", "CIFAR-10, D 512, depth 2, as the Spike-Driven Transformer"),
     preset!("cifar10-4-384", "CIFAR-10, D 384, depth 4, as Spikformer"),
@@ -168,12 +169,11 @@ impl Recipe {
     /// [`Error::Config`] naming the key that is out of range.
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
-        let at_least_one = [("epochs", self.epochs), ("batch", self.batch as u64)];
-        if let Some((key, _)) = at_least_one.iter().find(|(_, n)| *n == 0) {
-            return Err(Error::config(*key, "is 0; use at least 1"));
-        }
-        if self.batch > 1 << 20 {
-            return Err(Error::config("batch", format!("is {}; use at most {}", self.batch, 1 << 20)));
+        for (key, value) in [("epochs", self.epochs), ("batch", self.batch as u64)] {
+            const MOST: u64 = 1 << 20;
+            if !(1..=MOST).contains(&value) {
+                return Err(Error::config(key, format!("is {value}; use 1 to {MOST}")));
+            }
         }
         if self.micro_batch > 0 && !self.batch.is_multiple_of(self.micro_batch) {
             let why = format!("is {}, which does not divide the batch of {}", self.micro_batch, self.batch);

@@ -30,6 +30,8 @@ pub struct Progress {
     pub step_in_epoch: u64,
     /// Steps done in all.
     pub step: u64,
+    /// How many pictures there are to train on; with more or fewer, every batch would be another.
+    pub images: u64,
     /// The highest test accuracy so far, and its epoch.
     pub best: Option<(f64, u64)>,
     /// What has been counted of the epoch that is not done.

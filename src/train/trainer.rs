@@ -191,11 +191,26 @@ impl Trainer {
             let n = loader.dataset().len();
             return Err(Error::Input(format!("a step of {} pictures is more than the {n} there are", recipe.batch)));
         }
+        let images = loader.dataset().len() as u64;
+        if state.is_some() {
+            let what = folder.last().display().to_string();
+            if progress.images != images {
+                let before = progress.images;
+                return Err(Error::Input(format!(
+                    "{what} was trained on {before} pictures, and there are {images}; go on with the same data and --limit"
+                )));
+            }
+            let consistent = progress.epoch <= recipe.epochs
+                && progress.step_in_epoch <= steps
+                && progress.step == progress.epoch * steps + progress.step_in_epoch;
+            if !consistent {
+                return Err(Error::format(what, "its training state contradicts itself; start anew in another folder"));
+            }
+        }
         folder.save_recipe(&recipe)?;
         let metrics = folder.metrics()?;
-        let other = (state.is_some() && progress.device != device.name()).then(|| progress.device.clone());
-        let progress = Progress { device: device.name().to_owned(), ..progress };
-        let resumed = other;
+        let resumed = (state.is_some() && progress.device != device.name()).then(|| progress.device.clone());
+        let progress = Progress { device: device.name().to_owned(), images, ..progress };
         Ok(Trainer { plan, loader, test, device, folder, recipe, options, progress, metrics, steps, resumed })
     }
 
