@@ -27,13 +27,31 @@ pub(super) fn constant_bytes(constant: &Constant) -> u64 {
     4 * (constant.data.len() as u64).next_multiple_of(4)
 }
 
+/// Beside each tensor with memory of its own, the first and the last op that use it, or the end for what is read or kept after
+/// the run; none for a parameter, a part of another tensor, or what nothing uses.
+fn lives(recording: &Recording) -> Vec<Option<(usize, usize)>> {
+    let last = recording.last_uses();
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; recording.tensors.len()];
+    let whole_run = recording.states().map(|(id, _)| id).chain(recording.inputs.iter().copied());
+    whole_run.for_each(|id| lives[id.0] = Some((0, usize::MAX)));
+    for (i, op) in recording.ops().enumerate() {
+        for (id, _) in op.operands(recording) {
+            let id = recording.place(id).0;
+            if recording.roles[id.0].constant().is_none() {
+                lives[id.0].get_or_insert((i, last[id.0]));
+            }
+        }
+    }
+    lives
+}
+
 impl MemoryPlan {
-    /// Lays out `recording` for a device with `limits`. A buffer is handed on when the last op that uses its tensor has run.
+    /// Lays out `recording` for a device with `limits`. A buffer serves one tensor after another, each from the first op that
+    /// uses it to the last.
     ///
     /// # Errors
     /// [`Error::Gpu`] if a tensor or a parameter exceeds a binding, or a dispatch the workgroups of a dimension.
     pub fn new(recording: &Recording, limits: Limits) -> Result<Self> {
-        let last = recording.last_uses();
         let mut plan = MemoryPlan {
             slots: vec![None; recording.tensors.len()],
             buffers: Vec::new(),
@@ -71,51 +89,25 @@ impl MemoryPlan {
                 plan.parameters += bytes;
             }
         }
-        let mut free: Vec<usize> = Vec::new();
-        let place = |plan: &mut MemoryPlan, free: &mut Vec<usize>, id: TensorId| {
-            let id = recording.place(id).0;
-            let tensor = recording.get(id);
-            if plan.slots[id.0].is_some() || recording.roles[id.0].constant().is_some() {
-                return;
-            }
-            let bytes = tensor.bytes().max(16);
-            plan.without_reuse += bytes;
-            plan.unpacked += tensor.unpacked_bytes();
-            // The free buffer that fits closest; else the largest, which grows.
-            let fits = free.iter().copied().filter(|&b| plan.buffers[b] >= bytes).min_by_key(|&b| plan.buffers[b]);
-            let best = fits.or_else(|| free.iter().copied().max_by_key(|&b| plan.buffers[b]));
-            let slot = match best {
-                Some(slot) => {
-                    free.retain(|&b| b != slot);
-                    slot
-                }
-                None => {
-                    plan.buffers.push(0);
-                    plan.buffers.len() - 1
-                }
-            };
-            plan.buffers[slot] = plan.buffers[slot].max(bytes);
-            plan.slots[id.0] = Some(slot);
-        };
-        for (id, _) in recording.states() {
-            place(&mut plan, &mut free, id);
-        }
-        for &input in &recording.inputs {
-            place(&mut plan, &mut free, input);
-        }
-        for (i, op) in recording.ops.iter().enumerate() {
-            let operands = op.operands(recording);
-            for &(id, _) in &operands {
-                place(&mut plan, &mut free, id);
-            }
-            let mut ended: Vec<usize> = operands
-                .iter()
-                .filter(|(id, _)| last[id.0] == i)
-                .filter_map(|&(id, _)| plan.slots[recording.place(id).0.0])
-                .collect();
-            ended.sort_unstable();
-            ended.dedup();
-            free.extend(ended);
+        let lives = lives(recording);
+        // The largest first, each into the smallest buffer in which nothing lives at the same time: none ever grows.
+        let mut order: Vec<usize> = (0..lives.len()).filter(|&i| lives[i].is_some()).collect();
+        let bytes = |i: usize| recording.tensors[i].bytes().max(16);
+        order.sort_by_key(|&i| (std::cmp::Reverse(bytes(i)), lives[i]));
+        let mut living: Vec<Vec<(usize, usize)>> = Vec::new();
+        for i in order {
+            let Some((first, last)) = lives[i] else { continue };
+            plan.without_reuse += bytes(i);
+            plan.unpacked += recording.tensors[i].unpacked_bytes();
+            let free = |lives: &Vec<(usize, usize)>| lives.iter().all(|&(f, l)| l < first || last < f);
+            // Later buffers are smaller.
+            let slot = living.iter().rposition(free).unwrap_or_else(|| {
+                plan.buffers.push(bytes(i));
+                living.push(Vec::new());
+                living.len() - 1
+            });
+            living[slot].push((first, last));
+            plan.slots[i] = Some(slot);
         }
         let alignment = u64::from(limits.uniform_alignment);
         plan.uniforms =
