@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use crate::Result;
 use crate::data::Dataset;
 use crate::layers::Options;
+use crate::outputs::LayerCount;
 use crate::session::{Input, Session};
 
 /// What an evaluation counts.
@@ -19,10 +20,8 @@ pub struct Tally {
     pub first_five: usize,
     /// Sum of the images' cross-entropies, in nats.
     pub loss: f64,
-    /// Spikes of all layers.
-    pub spikes: u64,
-    /// Neurons × timesteps × images of all layers.
-    pub possible: u64,
+    /// Spikes by layer.
+    pub counts: Vec<LayerCount>,
 }
 
 impl Tally {
@@ -60,7 +59,19 @@ impl Tally {
 
     /// Spikes per neuron and timestep.
     pub fn firing_rate(&self) -> f64 {
-        self.spikes as f64 / (self.possible as f64).max(1.0)
+        let sum = |of: fn(&LayerCount) -> u64| self.counts.iter().map(of).sum::<u64>() as f64;
+        sum(|c| c.spikes) / sum(|c| c.possible).max(1.0)
+    }
+
+    fn count(&mut self, counts: &[LayerCount]) {
+        if self.counts.is_empty() {
+            self.counts = counts.to_vec();
+            return;
+        }
+        for (sum, count) in self.counts.iter_mut().zip(counts) {
+            sum.spikes += count.spikes;
+            sum.possible += count.possible;
+        }
     }
 }
 
@@ -102,8 +113,7 @@ pub fn evaluate(
             for (logits, &label) in output.logits.iter().zip(&labels) {
                 tally.add(logits, label);
             }
-            tally.spikes += output.counts.iter().map(|c| c.spikes).sum::<u64>();
-            tally.possible += output.counts.iter().map(|c| c.possible).sum::<u64>();
+            tally.count(&output.counts);
             if each(&tally, labels.len()).is_break() {
                 break;
             }

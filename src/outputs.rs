@@ -63,6 +63,13 @@ pub struct LayerCount {
     pub possible: u64,
 }
 
+impl LayerCount {
+    /// Spikes per neuron and timestep.
+    pub fn rate(&self) -> f64 {
+        self.spikes as f64 / (self.possible as f64).max(1.0)
+    }
+}
+
 /// Everything a run gives back.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {

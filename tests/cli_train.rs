@@ -11,19 +11,19 @@ use spikeshade::train::metrics::EpochMetrics;
 
 const RECIPE: &str = "
 model = 'tiny'
-epochs = 3
+epochs = 12
 batch = 8
-lr = 5e-3
+lr = 2e-2
 warmup_epochs = 0.5
 weight_decay = 0.05
 clip_norm = 1.0
-ema_decay = 0.9
+ema_decay = 0.5
 label_smoothing = 0.1
 
 [augmentation]
 pad_crop = 1
 flip = 0.5
-mixing = { mixup = 0.2 }
+mixing = { mixup = 0.2, epochs = 6 }
 ";
 
 fn spikeshade(args: &[&str]) -> Output {
@@ -98,12 +98,17 @@ fn a_run_writes_what_it_promises() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let run = setting.path("run");
     let epochs = metrics(&run);
-    assert_eq!(epochs.iter().map(|m| (m.epoch, m.step)).collect::<Vec<_>>(), [(1, 4), (2, 8), (3, 12)]);
+    assert_eq!(
+        epochs.iter().map(|m| (m.epoch, m.step)).collect::<Vec<_>>(),
+        (1..=12).map(|e| (e, 4 * e)).collect::<Vec<_>>()
+    );
     assert!(epochs.iter().all(|m| m.firing_rate > 0.0 && m.firing_rates.len() == 11 && m.grad_norm > 0.0));
-    assert_eq!(json["epochs"].as_array().unwrap().len(), 3);
+    assert_eq!(json["epochs"].as_array().unwrap().len(), 12);
     assert_eq!(json["finished"], true);
     let most = epochs.iter().map(|m| m.test_accuracy).fold(0.0, f64::max);
     assert_eq!(json["best_accuracy"].as_f64().unwrap(), most);
+    assert!(most > 0.9 && epochs[0].test_accuracy < most, "it has not learned three colours: {epochs:?}");
+    assert!(epochs[11].test_firing_rate > 0.0 && epochs[11].train_loss < epochs[0].train_loss);
 
     // The classes are those of the folders, and the best model is as good as is said.
     let best = run.join("best.safetensors");
@@ -127,25 +132,34 @@ fn a_run_writes_what_it_promises() {
     // Without --resume nothing is overwritten.
     assert!(error(&setting.train("run", &[])).contains("--resume"));
     assert!(error(&setting.train("run", &["--resume", "--lr", "1e-4"])).contains("recipe"));
+    assert!(error(&setting.train("run", &["--resume", "--limit", "24"])).contains("--limit"));
+    assert!(error(&setting.train("run", &["--resume", "--order", "qk_v"])).contains("--order"));
+    // That rounds nothing otherwise.
+    assert!(setting.train("run", &["--resume", "--recompute", "--threads", "2"]).status.success());
     assert!(results(&run) == before);
 }
 
 #[test]
 fn killed_at_any_moment_it_goes_on_to_the_same_weights() {
+    // In micro-batches, to have those resumed too.
     let setting = Setting::new();
     let begun = Instant::now();
-    assert!(setting.train("whole", &["--save-every", "0"]).status.success());
+    assert!(setting.train("whole", &["--save-every", "0", "--micro-batch", "4", "--epochs", "6"]).status.success());
     let whole = begun.elapsed();
     let expected = results(&setting.path("whole"));
     let run = setting.path("killed");
     let mut random = 12345u32;
-    let mut ended = false;
+    let (mut ended, mut killed_at) = (false, std::collections::BTreeSet::new());
     for attempt in 0..60 {
-        let mut child =
-            setting.command("killed", &["--save-every", "0", "--resume"]).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = setting
+            .command("killed", &["--save-every", "0", "--micro-batch", "4", "--epochs", "6", "--resume"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Later attempts get the time to finish, whatever the machine is doing.
-        let share = f64::from(random >> 16) / 65_536.0 * if attempt < 6 { 1.0 } else { 8.0 };
+        // Short lives; later attempts get the time to finish, whatever the machine is doing.
+        let share = f64::from(random >> 16) / 65_536.0 * if attempt < 40 { 0.25 } else { 8.0 };
         std::thread::sleep(whole.mul_f64(share));
         child.kill().unwrap();
         let status = child.wait().unwrap();
@@ -160,9 +174,20 @@ fn killed_at_any_moment_it_goes_on_to_the_same_weights() {
         if ended {
             break;
         }
+        if run.join("last.safetensors").exists() {
+            let state = &tensor_file::read(&run.join("last.safetensors")).unwrap().metadata["training"];
+            let state: serde_json::Value = serde_json::from_str(state).unwrap();
+            killed_at.insert(state["progress"]["step"].as_u64().unwrap());
+        }
     }
     assert!(ended, "it never came to the end");
-    assert!(results(&run) == expected);
+    assert!(killed_at.len() >= 3, "it was killed at {killed_at:?} only");
+    let got = results(&run);
+    for ((name, got), (_, expected)) in got.0.iter().zip(&expected.0) {
+        assert_eq!(got, expected, "{name}");
+    }
+    assert_eq!(got.1, expected.1);
+    assert!(got == expected);
 }
 
 #[cfg(unix)]
@@ -224,11 +249,18 @@ fn what_cannot_be_trained_is_a_short_error() {
     trained(&[], "learning_rate");
     recipe(&RECIPE.replace("'tiny'", "'giant'"));
     trained(&[], "giant");
-    recipe(&RECIPE.replace("5e-3", "1e3").replace("clip_norm = 1.0", "optimizer = { kind = 'sgd', momentum = 0.99 }"));
+    recipe(&RECIPE.replace("2e-2", "1e3").replace("clip_norm = 1.0", "optimizer = { kind = 'sgd', momentum = 0.99 }"));
     // That one saves first.
-    let text = error(&setting.train("diverges", &["--epochs", "40"]));
+    let output = setting.train("diverges", &["--epochs", "40"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("is not finite in step"), "{text}");
     Checkpoint::load(setting.path("diverges/last.safetensors"), true).unwrap();
+    // Two at once.
+    let lock = std::fs::File::open(setting.path("diverges/.lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(error(&setting.train("diverges", &["--resume"])).contains("in use"));
+    drop(lock);
     let bytes = std::fs::read(setting.path("data/train/red/0.png")).unwrap();
     std::fs::write(setting.path("data/train/red/0.png"), &bytes[..40]).unwrap();
     recipe(RECIPE);

@@ -180,8 +180,29 @@ fn a_step_is_the_gradient_and_adamw() {
 
 #[test]
 fn micro_batches_make_the_mean_gradient() {
-    // Two equal micro-batches make the same step as one.
     for device in common::devices() {
+        // A plain step of gradient descent is linear in the gradient: that of two micro-batches is the mean of those of each.
+        let optimizer = Optimizer::Sgd { momentum: 0.0, nesterov: false };
+        let plain = Settings { optimizer, clip_norm: 0.0, ema: false, ..settings() };
+        let plan_with = |micro_batches| plan(&device, Settings { micro_batches, ..plain });
+        let once = Schedule { step: 1, lr: 0.5, weight_decay: 0.0, ema_decay: 0.0 };
+        let after = |mut plan: TrainingPlan, seeds: &[u64]| {
+            let batches: Vec<_> = seeds.iter().map(|&seed| batch(&config(), seed)).collect();
+            let images: Vec<_> = batches.iter().map(|(pixels, targets)| Images { pixels, targets }).collect();
+            pollster::block_on(plan.step(&images, once)).unwrap();
+            weights(&mut plan).tensors
+        };
+        let [a, b, both] = [(1, &[1u64][..]), (1, &[2]), (2, &[1, 2])].map(|(n, seeds)| after(plan_with(n), seeds));
+        let mut differ = 0;
+        for (name, both) in both.iter().filter(|(name, _)| !name.contains("running")) {
+            for ((x, a), b) in both.data.iter().zip(&a[name].data).zip(&b[name].data) {
+                assert!((x - (a + b) / 2.0).abs() <= 1e-6, "{name}: {x}, {a}, {b} on {}", device.name());
+                differ += usize::from((a - b).abs() > 1e-4);
+            }
+        }
+        assert!(differ > 1000, "the two batches' gradients differ in {differ} elements only");
+
+        // Two equal micro-batches make the same step as one.
         let mut one = plan(&device, settings());
         let mut two = plan(&device, Settings { micro_batches: 2, ..settings() });
         for n in 1..=3 {

@@ -80,7 +80,7 @@ impl Inspect {
         if common.json {
             print_json(&as_json(config, stored, &checkpoint, self.batch, &memory))?;
         } else {
-            print(&as_text(&self.model, config, stored, &checkpoint, self.batch, &memory))?;
+            print(&as_text(&self.model, config, stored, &checkpoint, (self.batch, self.training), &memory))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -92,9 +92,11 @@ impl Inspect {
         let settings =
             Settings { batch: self.batch, micro_batches: 1, recompute: self.recompute, ..Settings::default() };
         if checkpoint.tensors.is_empty() {
-            return memory(checkpoint, self.batch);
+            return Ok(Err(too_large()));
         }
-        match TrainingPlan::memory(checkpoint, settings, Limits::default()) {
+        // Tensors of training are not cut: a device needs bindings as large as the largest.
+        let limits = Limits { binding: u64::MAX, buffer: u64::MAX, groups: u32::MAX, ..Limits::default() };
+        match TrainingPlan::memory(checkpoint, settings, limits) {
             Ok(TrainingMemory { plan, kept }) => Ok(Ok(Fits { part: self.batch, plan, kept: Some(kept) })),
             Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(why)),
             Err(e) => Err(e.into()),
@@ -137,10 +139,14 @@ fn without_weights(config: Config) -> Checkpoint {
     Checkpoint { config, tensors, metadata: Default::default(), unexpected: Vec::new(), dtype: Dtype::F32 }
 }
 
+fn too_large() -> String {
+    format!("not worked out for more than {} parameters", grouped(MOST_PARAMETERS))
+}
+
 fn memory(checkpoint: &Checkpoint, batch: usize) -> Result<Memory> {
     let config = &checkpoint.config;
     if checkpoint.tensors.is_empty() {
-        return Ok(Err(format!("not worked out for more than {} parameters", grouped(MOST_PARAMETERS))));
+        return Ok(Err(too_large()));
     }
     let shape = InputShape { timesteps: config.timesteps, batch, sequence: false };
     match part_that_fits(&Model::new(checkpoint)?, shape, Options::default(), Limits::default()) {
@@ -181,6 +187,7 @@ fn as_json(config: &Config, stored: Option<Dtype>, checkpoint: &Checkpoint, batc
             "part": part,
             "training": kept.is_some(),
             "kept_for_backward": kept,
+            "largest": plan.buffers.iter().max(),
             "fits": true,
             "total": plan.total(),
             "tensors": plan.buffers.iter().sum::<u64>(),
@@ -210,7 +217,7 @@ fn as_text(
     config: &Config,
     stored: Option<Dtype>,
     checkpoint: &Checkpoint,
-    batch: usize,
+    (batch, training): (usize, bool),
     memory: &Memory,
 ) -> String {
     let mut text = String::new();
@@ -240,7 +247,6 @@ fn as_text(
     let own = trainable(&parameters);
     let _ = writeln!(text, "{:61} {:>12}", "Parameters", grouped(own));
     let _ = writeln!(text, "{:61} {:>12}", "Running statistics (not trained)", grouped(all - own));
-    let training = memory.as_ref().is_ok_and(|fits| fits.kept.is_some());
     let _ = writeln!(
         text,
         "\nDevice memory {}at a batch of {batch}, {} timesteps",
@@ -269,10 +275,12 @@ fn as_text(
             }
             if let Some(kept) = kept {
                 let image = human_bytes(kept / batch as u64);
+                let largest = human_bytes(plan.buffers.iter().copied().max().unwrap_or(0));
                 let _ = writeln!(
                     text,
                     "  Of the tensors, {image} an image are kept from the forward to the backward pass."
                 );
+                let _ = writeln!(text, "  The largest takes {largest}, which the device must allow as one binding.");
             }
             let _ = writeln!(
                 text,

@@ -13,8 +13,10 @@ use serde_json::json;
 
 use super::shows_progress;
 use super::{Common, INTERRUPTED, RunArgs, StrictArgs, complain, count, human_bytes, interrupt, print, print_json};
+use crate::checkpoint::Checkpoint;
 use crate::train::metrics::EpochMetrics;
 use crate::train::recipe::Recipe;
+use crate::train::run::RunFolder;
 use crate::train::trainer::{Ended, Event, Start, StepEvent, Trainer, TrainerOptions};
 
 const EXAMPLES: &str = "\
@@ -53,7 +55,7 @@ pub(super) struct Train {
     /// Go on with the run in RUN; its recipe need not be named again
     #[arg(short, long)]
     resume: bool,
-    /// Begin with this checkpoint's weights and configuration instead of random weights
+    /// Begin with this checkpoint's weights, and its configuration in place of the recipe's model
     #[arg(long, value_name = "CHECKPOINT")]
     init: Option<PathBuf>,
     #[command(flatten)]
@@ -113,7 +115,7 @@ impl Train {
             recipe: self.recipe(out)?,
             data: data.clone(),
             out: out.clone(),
-            init: self.init.as_ref().map(|path| self.strict.load(path)).transpose()?,
+            init: self.begin_with()?,
             resume: self.resume,
             options: TrainerOptions {
                 order: self.run.options().order,
@@ -138,14 +140,27 @@ impl Train {
         self.summary(common, &trainer, ended, &name, begun.elapsed().as_secs_f64())
     }
 
+    /// The checkpoint to begin with.
+    fn begin_with(&self) -> Result<Option<Checkpoint>> {
+        let Some(path) = &self.init else { return Ok(None) };
+        let mut checkpoint = self.strict.load(path)?;
+        if let Some(timesteps) = self.run.timesteps {
+            checkpoint.config.timesteps = timesteps;
+        }
+        Ok(Some(checkpoint))
+    }
+
     /// The recipe that the arguments name, or that of the run that goes on.
     fn recipe(&self, out: &Path) -> Result<Recipe> {
-        let stored = out.join("recipe.json");
-        let mut recipe = match (&self.preset, &self.config) {
-            (Some(name), _) => Recipe::preset(name)?,
-            (None, Some(path)) => Recipe::load(path)?,
-            (None, None) if self.resume && stored.exists() => Recipe::load(&stored)?,
-            (None, None) => bail!("a recipe is needed: --preset NAME (see --list) or --config FILE"),
+        let stored = if self.resume { RunFolder::stored_recipe(out)? } else { None };
+        if self.resume && stored.is_none() {
+            complain("note", format!("{} holds nothing to go on from; the run begins anew", out.display()));
+        }
+        let mut recipe = match (&self.preset, &self.config, stored) {
+            (Some(name), ..) => Recipe::preset(name)?,
+            (None, Some(path), _) => Recipe::load(path)?,
+            (None, None, Some(recipe)) => recipe,
+            (None, None, None) => bail!("a recipe is needed: --preset NAME (see --list) or --config FILE"),
         };
         recipe.epochs = self.epochs.unwrap_or(recipe.epochs);
         recipe.batch = self.batch.unwrap_or(recipe.batch);

@@ -147,7 +147,7 @@ impl Dataset {
             }
             if let Some(kind) = cifar::find(folder, split) {
                 let (raw, names) = cifar::load(folder, kind, split)?;
-                if let (Some(theirs), Some(ours)) = (&names, &preparation.class_names) {
+                if let (Some(theirs), Some(ours), false) = (&names, &preparation.class_names, preparation.any_classes) {
                     warn_of_other_classes(&raw.labels_in, Some(theirs), ours);
                 }
                 return Self::of_raw(preparation, raw, names);
@@ -175,6 +175,14 @@ impl Dataset {
     }
 
     fn of_raw(preparation: &Preparation, raw: Raw, names: Option<Vec<String>>) -> Result<Self> {
+        let mut preparation = preparation.clone();
+        if let (true, Some(names)) = (preparation.any_classes, &names) {
+            let same = |ours: &Vec<String>| {
+                ours.len() == names.len() && names.iter().all(|name| place_of(name, ours).is_some())
+            };
+            preparation.class_names = Some(preparation.class_names.filter(same).unwrap_or_else(|| names.clone()));
+            preparation.num_classes = names.len();
+        }
         let classes = preparation.num_classes;
         // A model with the set's names in another order has its own labels for them.
         let renumber: Option<Vec<i64>> = match (&names, &preparation.class_names) {
@@ -196,7 +204,7 @@ impl Dataset {
         let class_names = preparation.class_names.clone().or(names);
         let Raw { width, height, channels, pixels, .. } = raw;
         let store = Store::Raw { width, height, channels, pixels };
-        Ok(Dataset { preparation: preparation.clone().for_ready_made_set(), store, labels, class_names })
+        Ok(Dataset { preparation: preparation.for_ready_made_set(), store, labels, class_names })
     }
 
     /// The first `limit` pictures of it, at least 1; of class folders, as many from each class.
@@ -218,6 +226,18 @@ impl Dataset {
     /// The name of each label, if the model or the set has any.
     pub fn class_names(&self) -> Option<&[String]> {
         self.class_names.as_deref()
+    }
+
+    /// A number that tells this set of labels and class names from others.
+    pub fn fingerprint(&self) -> u64 {
+        // FNV-1a.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        self.labels.iter().flat_map(|label| label.to_le_bytes()).for_each(&mut add);
+        for name in self.class_names.iter().flatten() {
+            name.bytes().chain([0]).for_each(&mut add);
+        }
+        hash
     }
 
     /// All labels, `[N]`.

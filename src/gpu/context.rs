@@ -48,12 +48,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Context {
-    /// Opens adapter `index` with WebGPU's default limits (or less where the adapter has less).
+    /// Opens adapter `index` with WebGPU's default limits (or less where the adapter has less), but for the sizes of bindings and
+    /// buffers, which are the adapter's own outside a browser: what fits need not be cut.
     ///
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open(adapters: &Adapters, index: usize) -> Result<Arc<Context>> {
-        Self::open_within(adapters, index, Limits::default()).await
+        #[cfg(target_arch = "wasm32")]
+        let limits = Limits::default();
+        // Kernels count elements in 32 bits.
+        #[cfg(not(target_arch = "wasm32"))]
+        let limits = Limits { binding: u64::from(u32::MAX), buffer: u64::from(u32::MAX), ..Limits::default() };
+        Self::open_within(adapters, index, limits).await
     }
 
     /// As [`Context::open`], with plans kept within `limits` where these are tighter.
@@ -64,7 +70,15 @@ impl Context {
         let adapter = adapters.all.get(index).ok_or_else(|| Error::Gpu(format!("there is no adapter {index}")))?;
         let name = adapter.get_info().name;
         let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
-        let required_limits = wgpu::Limits::default().or_worse_values_from(&adapter.limits());
+        let own = adapter.limits();
+        let mut required_limits = wgpu::Limits::default().or_worse_values_from(&own);
+        let larger = |asked: u64, own: u64, default: u64| asked.min(own).max(default);
+        required_limits.max_storage_buffer_binding_size = larger(
+            limits.binding,
+            own.max_storage_buffer_binding_size,
+            required_limits.max_storage_buffer_binding_size,
+        );
+        required_limits.max_buffer_size = larger(limits.buffer, own.max_buffer_size, required_limits.max_buffer_size);
         let granted = Limits {
             binding: required_limits.max_storage_buffer_binding_size.min(limits.binding),
             buffer: required_limits.max_buffer_size.min(limits.buffer),

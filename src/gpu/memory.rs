@@ -1,7 +1,7 @@
 //! Which tensor lies in which buffer: liveness analysis over a recording, without a device.
 
 use super::Limits;
-use crate::recording::{Constant, Recording, TensorId};
+use crate::recording::{Constant, Recording};
 use crate::{Error, Result};
 
 /// The buffers that a plan allocates.

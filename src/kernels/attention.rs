@@ -39,7 +39,7 @@ pub struct Heads {
 }
 
 /// The order in which the three factors are multiplied; equal in exact arithmetic as there is no softmax.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(serde::Serialize, serde::Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// `(Q Kᵀ) V`: N²·d additions a head.
     QkV,

@@ -125,7 +125,8 @@ pub struct StepResult {
     pub logits: Vec<f32>,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Whether the gradient was not finite, so that nothing was changed.
+    /// Whether the gradient was not finite, so that parameters and moments are what they were. Running statistics have followed
+    /// the batch all the same.
     pub skipped: bool,
     /// Spikes by layer, of the last micro-batch.
     pub counts: Vec<LayerCount>,
@@ -139,6 +140,9 @@ pub struct Images<'a> {
     /// `[B][classes]`, each row's sum 1.
     pub targets: &'a [f32],
 }
+
+/// The most bytes of a shard, WebGPU's default for a binding: the same on all devices, so that sums over shards are.
+const MOST_SHARD_BYTES: u64 = 128 << 20;
 
 /// One shard of the parameters and what belongs to it.
 struct Shard {
@@ -208,6 +212,7 @@ impl TrainingPlan {
     /// [`Error::Config`] or [`Error::Checkpoint`] if the checkpoint is not consistent, [`Error::Input`] for an empty batch,
     /// [`Error::Gpu`] where the plan exceeds the device, [`Error::DeviceLost`].
     pub async fn new(device: &Device, checkpoint: Checkpoint, settings: Settings) -> Result<Self> {
+        reserve(&checkpoint.config, settings)?;
         let recorded = record(&checkpoint, settings, device.limits())?;
         if matches!(device, Device::Cpu) {
             // An allocation that fails later ends the process; asked for like this, it is an error.
@@ -389,11 +394,35 @@ impl TrainingPlan {
         let of = |name: &str, shape: &[usize]| {
             let name = format!("{prefix}{name}");
             let found = tensors.get(&name).filter(|t| t.shape == shape);
-            found.ok_or_else(|| Error::Checkpoint(format!("`{name}` is missing or not of shape {shape:?}")))
+            let found =
+                found.ok_or_else(|| Error::Checkpoint(format!("`{name}` is missing or not of shape {shape:?}")))?;
+            // Second moments and variances have roots taken of them.
+            let positive = name.contains("exp_avg_sq") || name.ends_with("running_var");
+            if found.data.iter().any(|v| !v.is_finite() || positive && *v < 0.0) {
+                return Err(Error::Checkpoint(format!("`{name}` holds values that no training leaves; start anew")));
+            }
+            Ok(found)
         };
         let running = if ids.len() > self.shards.len() { &self.running.slots[..] } else { &[] };
         Ok(ids.iter().copied().zip(pack_shards(&self.slots, running, self.shards.len(), &of)?).collect())
     }
+}
+
+/// Checks that the host can hold the parameters as often as a plan has them: an allocation that fails half way ends the process.
+fn reserve(config: &Config, settings: Settings) -> Result<()> {
+    let elements = config.parameters().iter().fold(0u64, |n, p| n.saturating_add(p.elements()));
+    // The checkpoint, first values, the parameters themselves, gradients; sums of them, averages, moments.
+    let copies = 4 + 2 * u64::from(settings.ema) + u64::from(settings.micro_batches > 1);
+    let copies = copies + 2 * settings.optimizer.moments().len() as u64;
+    let bytes = elements.saturating_mul(4 * copies);
+    let had = usize::try_from(bytes).is_ok_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
+    if had {
+        return Ok(());
+    }
+    let gib = bytes as f64 / (1u64 << 30) as f64;
+    Err(Error::Input(format!(
+        "to train a model of {elements} parameters takes {gib:.1} GiB for these alone, more than there is; choose a smaller one"
+    )))
 }
 
 /// The values of the parameters' shards, and of one for the running statistics after them.
@@ -474,7 +503,7 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     if settings.batch == 0 || settings.micro_batches == 0 {
         return Err(Error::Input("a training step takes at least one batch of at least one image".to_owned()));
     }
-    let most = usize::try_from(limits.binding.min(limits.buffer) / 4).unwrap_or(usize::MAX);
+    let most = usize::try_from(limits.binding.min(limits.buffer).min(MOST_SHARD_BYTES) / 4).unwrap_or(usize::MAX);
     let (slots, lens, decayed) = layout(config, most);
     let mut running = Vec::new();
     let mut running_len = 0;

@@ -6,6 +6,7 @@
 //! `recipe.json` says how it was trained.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,8 @@ use super::metrics::EpochMetrics;
 use super::recipe::Recipe;
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::files::write_aside;
-use crate::tensor_file::{self, Data};
+use crate::kernels::attention::Order;
+use crate::tensor_file::{self, Data, TensorFile};
 use crate::{Error, Result};
 
 /// The metadata key of a [`Progress`].
@@ -32,12 +34,32 @@ pub struct Progress {
     pub step: u64,
     /// How many pictures there are to train on; with more or fewer, every batch would be another.
     pub images: u64,
+    /// [`crate::data::Dataset::fingerprint`] of these.
+    pub data: u64,
+    /// The attention's order that was asked for, as the two round differently.
+    pub order: Option<Order>,
     /// The highest test accuracy so far, and its epoch.
     pub best: Option<(f64, u64)>,
     /// What has been counted of the epoch that is not done.
     pub sums: Sums,
     /// The device, as results of others may differ in rounding.
     pub device: String,
+}
+
+impl Progress {
+    /// Whether a run whose epochs have `steps` steps can be here.
+    pub(super) fn is_consistent(&self, recipe: &Recipe, steps: u64) -> bool {
+        let sums = &self.sums;
+        let counts = [sums.steps, sums.images].into_iter().chain(sums.spikes.iter().flat_map(|&(_, s, p)| [s, p]));
+        self.epoch <= recipe.epochs
+            && self.step_in_epoch <= steps
+            && self.step == self.epoch * steps + self.step_in_epoch
+            && self.best.is_none_or(|(accuracy, epoch)| (0.0..=1.0).contains(&accuracy) && epoch <= self.epoch)
+            && sums.steps == self.step_in_epoch
+            && sums.correct <= sums.images
+            && counts.into_iter().all(|n| n < 1 << 62)
+            && [sums.loss, sums.grad_norm, sums.seconds].iter().all(|v| v.is_finite())
+    }
 }
 
 /// What is counted while an epoch goes on.
@@ -59,10 +81,12 @@ pub struct Sums {
     pub spikes: Vec<(String, u64, u64)>,
 }
 
-/// A run's folder.
-#[derive(Clone, Debug)]
+/// A run's folder, which no other process can open as one meanwhile.
+#[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Locked until it is closed.
+    _lock: File,
 }
 
 /// What a run goes on from.
@@ -83,22 +107,71 @@ struct Stored {
     recipe: Recipe,
 }
 
+/// What a run writes.
+const FILES: [&str; 5] = ["last.safetensors", "best.safetensors", "metrics.jsonl", "curves.svg", "recipe.json"];
+
+fn stored(file: &TensorFile, path: &Path) -> Result<Stored> {
+    let what = path.display();
+    let Some(text) = file.metadata.get(KEY) else {
+        let why = "holds no training state: it is no run's last.safetensors; start from it with `--init`";
+        return Err(Error::format(what, why));
+    };
+    let stored: Stored = serde_json::from_str(text)
+        .map_err(|e| Error::format(&what, format!("its training state is damaged: {e}; start anew")))?;
+    stored.recipe.validate().map(|()| stored)
+}
+
 impl RunFolder {
     /// A folder for a new run, made if need be.
     ///
     /// # Errors
     /// [`Error::Input`] if it holds a run, [`Error::Io`].
     pub fn create(path: &Path) -> Result<Self> {
-        let folder = RunFolder { path: path.to_owned() };
-        if let Some(file) = ["last.safetensors", "metrics.jsonl"].iter().find(|f| path.join(f).exists()) {
+        if let Some(file) = FILES.iter().find(|f| path.join(f).exists()) {
             let path = path.display();
             return Err(Error::Input(format!(
                 "{path} holds a run already ({file}); go on with it by `--resume`, or choose another folder"
             )));
         }
+        Self::open(path)
+    }
+
+    fn open(path: &Path) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
+        let lock = path.join(".lock");
+        let file = File::create(&lock).map_err(|e| Error::io(&lock, e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let path = path.display();
+                return Err(Error::Input(format!(
+                    "{path} is in use by another process; wait for it, or choose another folder"
+                )));
+            }
+            // Some file systems have no locks.
+            Err(TryLockError::Error(e)) => log::warn!("{}: cannot be locked: {e}", lock.display()),
+        }
+        let folder = RunFolder { path: path.to_owned(), _lock: file };
         crate::files::check_writable(&folder.last())?;
+        // What a process that was killed while it wrote has left.
+        for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".spikeshade-") {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
         Ok(folder)
+    }
+
+    /// The recipe of the run in a folder, if one has saved anything.
+    ///
+    /// # Errors
+    /// As [`RunFolder::resume`].
+    pub fn stored_recipe(path: &Path) -> Result<Option<Recipe>> {
+        let last = path.join("last.safetensors");
+        if !last.exists() {
+            return Ok(None);
+        }
+        Ok(Some(stored(&tensor_file::read(&last)?, &last)?.recipe))
     }
 
     /// The folder of a run that is to go on; `None` for the second if it has saved nothing yet.
@@ -106,27 +179,20 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] or [`Error::Checkpoint`] for a file that no run of ours has saved.
     pub fn resume(path: &Path) -> Result<(Self, Option<Saved>)> {
-        let folder = RunFolder { path: path.to_owned() };
+        let folder = Self::open(path)?;
         if !folder.last().exists() {
-            std::fs::create_dir_all(path).map_err(|e| Error::io(path, e))?;
             return Ok((folder, None));
         }
-        crate::files::check_writable(&folder.last())?;
-        let what = folder.last().display().to_string();
         let file = tensor_file::read(&folder.last())?;
-        let checkpoint = Checkpoint::load(folder.last(), false)?;
-        let Some(text) = file.metadata.get(KEY) else {
-            let why = "holds no training state: it is no run's last.safetensors; start from it with `--init`";
-            return Err(Error::format(what, why));
-        };
-        let stored: Stored = serde_json::from_str(text)
-            .map_err(|e| Error::format(&what, format!("its training state is damaged: {e}; start anew")))?;
-        stored.recipe.validate()?;
+        let mut checkpoint = Checkpoint::load(folder.last(), false)?;
+        // That is this file's, not the model's.
+        checkpoint.metadata.remove(KEY);
+        checkpoint.metadata.remove("format");
+        let Stored { progress, recipe } = stored(&file, &folder.last())?;
         let mut state = BTreeMap::new();
         for name in file.names().filter(|n| Checkpoint::is_training_state(n)) {
             state.insert(name.to_owned(), Tensor { shape: file.shape(name)?.to_vec(), data: file.f32(name)? });
         }
-        let Stored { progress, recipe } = stored;
         // Epochs that were over, but not saved as such, come again.
         let kept: Vec<EpochMetrics> = folder.metrics()?.into_iter().filter(|m| m.epoch <= progress.epoch).collect();
         folder.write_metrics(&kept)?;

@@ -44,7 +44,7 @@ pub struct Start {
     pub options: TrainerOptions,
 }
 
-/// What does not change what is learned.
+/// How it is trained on this machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainerOptions {
     /// The attention's order; `None` takes the cheaper.
@@ -150,7 +150,10 @@ impl Trainer {
 
         let (folder, saved) = if resume { RunFolder::resume(&out)? } else { (RunFolder::create(&out)?, None) };
         let (checkpoint, state, progress) = match saved {
-            Some(Saved { recipe: stored, .. }) if stored != recipe => {
+            // The bits are the same whether activations are kept or made again.
+            Some(Saved { recipe: stored, .. })
+                if stored != (Recipe { recompute: stored.recompute, ..recipe.clone() }) =>
+            {
                 let what = folder.last().display().to_string();
                 return Err(Error::Input(format!(
                     "{what} was trained by another recipe or on other classes; give the recipe of recipe.json beside it, or \
@@ -191,26 +194,26 @@ impl Trainer {
             let n = loader.dataset().len();
             return Err(Error::Input(format!("a step of {} pictures is more than the {n} there are", recipe.batch)));
         }
-        let images = loader.dataset().len() as u64;
+        let (images, data) = (loader.dataset().len() as u64, loader.dataset().fingerprint());
         if state.is_some() {
             let what = folder.last().display().to_string();
-            if progress.images != images {
+            if (progress.images, progress.data) != (images, data) {
                 let before = progress.images;
                 return Err(Error::Input(format!(
-                    "{what} was trained on {before} pictures, and there are {images}; go on with the same data and --limit"
+                    "{what} was trained on {before} other pictures than these {images}; go on with the same --data and --limit"
                 )));
             }
-            let consistent = progress.epoch <= recipe.epochs
-                && progress.step_in_epoch <= steps
-                && progress.step == progress.epoch * steps + progress.step_in_epoch;
-            if !consistent {
+            if progress.order != options.order {
+                return Err(Error::Input(format!("{what} was trained with another --order; go on with the same")));
+            }
+            if !progress.is_consistent(&recipe, steps) {
                 return Err(Error::format(what, "its training state contradicts itself; start anew in another folder"));
             }
         }
         folder.save_recipe(&recipe)?;
         let metrics = folder.metrics()?;
         let resumed = (state.is_some() && progress.device != device.name()).then(|| progress.device.clone());
-        let progress = Progress { device: device.name().to_owned(), images, ..progress };
+        let progress = Progress { device: device.name().to_owned(), images, data, order: options.order, ..progress };
         Ok(Trainer { plan, loader, test, device, folder, recipe, options, progress, metrics, steps, resumed })
     }
 
@@ -319,22 +322,18 @@ impl Trainer {
     /// Evaluates, and closes the epoch.
     async fn finish_epoch(&mut self, each: &mut impl FnMut(Event<'_>) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
         let sums = self.progress.sums.clone();
-        for (layer, spikes, possible) in &sums.spikes {
-            let rate = *spikes as f64 / (*possible as f64).max(1.0);
-            if rate < DEAD {
-                let percent = 100.0 * rate;
-                if *spikes == 0 && layer == "head_lif" {
-                    return Err(Error::Training(
-                        "the last layer, `head_lif`, has not fired in a whole epoch, so that nothing can be learned; use a \
-                         higher learning rate, a lower `v_threshold`, or other weights to begin with"
-                            .to_owned(),
-                    ));
-                }
-                let _ = each(Event::Warning(format!("`{layer}` is dead: it fires at {percent:.3} % in training")));
-            } else if rate > SATURATED {
-                let percent = 100.0 * rate;
-                let _ = each(Event::Warning(format!("`{layer}` is saturated: it fires at {percent:.1} % in training")));
-            }
+        let trained = sums.spikes.iter().map(|(layer, spikes, possible)| LayerCount {
+            layer: layer.clone(),
+            spikes: *spikes,
+            possible: *possible,
+        });
+        let trained: Vec<LayerCount> = trained.collect();
+        if trained.iter().any(|c| c.spikes == 0 && c.layer == "head_lif") {
+            return Err(Error::Training(
+                "the last layer, `head_lif`, has not fired in a whole epoch, so that nothing can be learned; use a higher \
+                 learning rate, a lower `v_threshold`, or other weights to begin with"
+                    .to_owned(),
+            ));
         }
         let start = Instant::now();
         let checkpoint = self.plan.checkpoint().await?;
@@ -361,6 +360,11 @@ impl Trainer {
             grad_norm: sums.grad_norm / sums.steps.max(1) as f64,
             firing_rate: rate(spikes, possible),
             firing_rates: sums.spikes.iter().map(|(layer, s, p)| (layer.clone(), rate(*s, *p))).collect(),
+            test_firing_rate: tally.firing_rate(),
+            warnings: [(&trained, "in training"), (&tally.counts, "on the test pictures")]
+                .into_iter()
+                .flat_map(|(counts, when)| unusual(counts, when))
+                .collect(),
             train_seconds: sums.seconds,
             test_seconds: start.elapsed().as_secs_f64(),
             images_per_second: images / sums.seconds.max(1e-9),
@@ -378,7 +382,10 @@ impl Trainer {
         self.progress.sums = Sums::default();
         self.save().await?;
         match self.metrics.last() {
-            Some(metrics) => Ok(each(Event::Epoch(metrics))),
+            Some(metrics) => {
+                let _ = metrics.warnings.iter().map(|w| each(Event::Warning(w.clone()))).count();
+                Ok(each(Event::Epoch(metrics)))
+            }
             None => Ok(ControlFlow::Continue(())),
         }
     }
@@ -424,6 +431,21 @@ impl Trainer {
     }
 }
 
+/// What to say of layers that hardly fire, and of those that hardly rest.
+fn unusual(counts: &[LayerCount], when: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let kinds: [(&str, fn(f64) -> bool); 2] = [("dead", |rate| rate < DEAD), ("saturated", |rate| rate > SATURATED)];
+    for (what, is) in kinds {
+        let named = counts.iter().filter(|c| is(c.rate()));
+        let named: Vec<String> = named.map(|c| format!("`{}` ({:.3} %)", c.layer, 100.0 * c.rate())).collect();
+        if let Some(first) = named.first() {
+            let more = if named.len() > 1 { format!(" and {} more", named.len() - 1) } else { String::new() };
+            all.push(format!("{what} {when}, by its firing rate: {first}{more}"));
+        }
+    }
+    all
+}
+
 impl Sums {
     fn add(&mut self, result: &StepResult, labels: &[i64], classes: usize, seconds: f64) {
         self.steps += 1;
@@ -467,8 +489,14 @@ impl Sums {
 fn begin(recipe: &Recipe, init: Option<Checkpoint>) -> Result<Checkpoint> {
     let fresh = untrained(&recipe.model, recipe.seed)?;
     let Some(init) = init else { return Ok(fresh) };
+    // Where only one side has names, equal numbers have to do.
+    let same_names = match (&init.config.class_names, &recipe.model.class_names) {
+        (Some(theirs), Some(ours)) => theirs == ours,
+        _ => true,
+    };
+    let same_number = init.tensors.get("head.bias").is_some_and(|t| t.shape == [recipe.model.num_classes]);
+    let same_classes = same_names && same_number;
     let mut begun = Checkpoint { config: recipe.model.clone(), dtype: Dtype::F32, ..init };
-    let same_classes = begun.tensors.get("head.bias").is_some_and(|t| t.shape == [recipe.model.num_classes]);
     if !same_classes {
         let head = fresh.tensors.into_iter().filter(|(name, _)| name.starts_with("head."));
         begun.tensors.extend(head);
