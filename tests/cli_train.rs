@@ -81,8 +81,11 @@ fn metrics(run: &Path) -> Vec<EpochMetrics> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The bits of each tensor to go on from, the losses' of each epoch, and the best model's file.
+type Results = (Vec<(String, Vec<u32>)>, Vec<(u64, u64, u64)>, Vec<u8>);
+
 /// Everything of a run that does not depend on when it ran.
-fn results(run: &Path) -> (Vec<(String, Vec<u32>)>, Vec<(u64, u64, u64)>, Vec<u8>) {
+fn results(run: &Path) -> Results {
     let last = tensor_file::read(&run.join("last.safetensors")).unwrap();
     let bits = |name: &str| last.f32(name).unwrap().iter().map(|v| v.to_bits()).collect();
     let tensors = last.names().map(|name| (name.to_owned(), bits(name))).collect();

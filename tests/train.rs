@@ -10,6 +10,7 @@ use spikeshade::gpu::Limits;
 use spikeshade::init::{smooth_images, untrained};
 use spikeshade::session::Device;
 use spikeshade::train::plan::{Images, Optimizer, Schedule, Settings, StepResult, TrainingPlan};
+use spikeshade::train::recipe::Recipe;
 use spikeshade::train::{adamw::AdamW, gradients};
 
 const BATCH: usize = 4;
@@ -274,4 +275,19 @@ fn memory_for_backward_is_what_was_promised() {
     let (kept, recomputed) = (kept(settings), kept(Settings { recompute: true, ..settings }));
     println!("kept {kept:.3} MiB an image, {recomputed:.3} recomputing");
     assert!(kept <= 10.0 && recomputed <= 1.5, "{kept} and {recomputed} MiB an image");
+}
+
+#[test]
+fn every_preset_fits_a_usual_gpu() {
+    // Bindings of 2 GiB and 24 GiB of memory.
+    let limits = Limits { binding: 2 << 30, buffer: 2 << 30, ..Limits::default() };
+    // The largest has the shapes of the others, and takes gigabytes to write down.
+    for (name, _) in Recipe::presets().filter(|p| p.0 != "imagenet-8-768") {
+        let recipe = Recipe::preset(name).unwrap();
+        let checkpoint = untrained(&recipe.model, 0).unwrap();
+        let memory = TrainingPlan::memory(&checkpoint, recipe.settings(None), limits).unwrap();
+        let gib = memory.plan.total() as f64 / (1u64 << 30) as f64;
+        println!("{name}: {gib:.2} GiB");
+        assert!(gib < 24.0, "{name} takes {gib:.2} GiB");
+    }
 }

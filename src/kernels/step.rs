@@ -41,7 +41,7 @@ impl Step {
     /// Step number `n` (the first is 1) with AdamW's `betas`, which SGD does not look at. One micro-batch, and a moving average
     /// that follows at once: other values of those stand in the fields.
     pub fn new(n: u32, lr: f64, weight_decay: f64, betas: [f64; 2]) -> Self {
-        let [correction1, correction2] = betas.map(|beta| (1.0 / (1.0 - beta.powf(f64::from(n)))) as f32);
+        let [correction1, correction2] = betas.map(|beta| (1.0 / (1.0 - libm::pow(beta, f64::from(n)))) as f32);
         Step {
             lr: lr as f32,
             keep: (1.0 - lr * weight_decay) as f32,

@@ -235,7 +235,7 @@ impl Recipe {
             return self.warmup_lr + (self.lr - self.warmup_lr) * step / warmup;
         }
         let done = ((step - warmup) / (last - warmup).max(1.0)).min(1.0);
-        self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+        self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * done))
     }
 
     /// The decay of the averaged weights in step `step`, the first of which is 1: less at first, so that the random

@@ -433,17 +433,17 @@ impl Trainer {
 
 /// What to say of layers that hardly fire, and of those that hardly rest.
 fn unusual(counts: &[LayerCount], when: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    let kinds: [(&str, fn(f64) -> bool); 2] = [("dead", |rate| rate < DEAD), ("saturated", |rate| rate > SATURATED)];
-    for (what, is) in kinds {
-        let named = counts.iter().filter(|c| is(c.rate()));
-        let named: Vec<String> = named.map(|c| format!("`{}` ({:.3} %)", c.layer, 100.0 * c.rate())).collect();
-        if let Some(first) = named.first() {
-            let more = if named.len() > 1 { format!(" and {} more", named.len() - 1) } else { String::new() };
-            all.push(format!("{what} {when}, by its firing rate: {first}{more}"));
-        }
-    }
-    all
+    let said = |what: &str, named: Vec<&LayerCount>| {
+        let first = named.first()?;
+        let (layer, percent) = (&first.layer, 100.0 * first.rate());
+        Some(match named.len() {
+            1 => format!("`{layer}` is {what}: it fires at {percent:.3} % {when}"),
+            n => format!("`{layer}` is {what}: it fires at {percent:.3} % {when}; {} more layers are too", n - 1),
+        })
+    };
+    let dead = counts.iter().filter(|c| c.rate() < DEAD).collect();
+    let saturated = counts.iter().filter(|c| c.rate() > SATURATED).collect();
+    [said("dead", dead), said("saturated", saturated)].into_iter().flatten().collect()
 }
 
 impl Sums {
