@@ -80,7 +80,7 @@ fn check(path: &Path, device: &Device, order: Option<Order>) -> Gradients {
 }
 
 /// One AdamW step: within 2e-5, but for entries whose gradient is too small to fix its sign, at most 2 % of a tensor and off by
-/// at most twice the learning rate.
+/// at most the learning rate.
 fn check_adamw(file: &tensor_file::TensorFile, checkpoint: &Checkpoint, got: &Gradients, zero: &str, what: &str) {
     let adamw = AdamW::default();
     for (name, gradient) in &got.gradients {
