@@ -128,6 +128,10 @@ fn a_run_writes_what_it_promises() {
     assert!(std::fs::read_to_string(run.join("curves.svg")).unwrap().starts_with("<svg"));
     assert!(std::fs::read_to_string(run.join("recipe.json")).unwrap().contains("\"red\""));
 
+    // On one core and with other threads for pictures it is the same.
+    let one = setting.command("one", &["--threads", "3"]).env("RAYON_NUM_THREADS", "1").output().unwrap();
+    assert!(one.status.success() && results(&setting.path("one")) == results(&run));
+
     // Done is done: going on changes nothing.
     let before = results(&run);
     let again = setting.command("run", &["--resume"]).output().unwrap();
