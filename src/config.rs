@@ -440,7 +440,7 @@ impl Config {
                 in_chans: 1,
                 embed_dim: 64,
                 depth: 2,
-                pooling_stat: [true, true, false, false],
+                pooling_stat: [false, true, true, false],
                 mean: Some(vec![0.1307]),
                 std: Some(vec![0.3081]),
                 class_names: Some((0..10).map(|i| i.to_string()).collect()),

@@ -35,6 +35,37 @@ pub struct InputShape {
     pub sequence: bool,
 }
 
+impl InputShape {
+    /// Refuses what no machine holds: within this bound on every tensor's values no size, nor any sum of them, overflows.
+    pub(crate) fn check_size(self, config: &Config) -> Result<()> {
+        const MOST: u64 = 1 << 40;
+        let [s0, s1, s2, s3, s4] = config.stage_sizes();
+        let [w0, w1, w2, d] = config.stage_widths();
+        let kv = config.num_heads * config.head_dim().next_multiple_of(32).pow(2);
+        let of_an_image = [
+            (s0, config.in_chans),
+            (s0, w0),
+            (s1, w1),
+            (s2, w2),
+            (s3, d),
+            (s4, config.hidden_dim()),
+            (1, kv),
+            (1, config.num_classes),
+        ]
+        .map(|(side, channels)| (side * side) as u128 * channels.next_multiple_of(4) as u128);
+        let largest = of_an_image.into_iter().max().unwrap_or(0);
+        let most = u128::from(MOST).min(usize::MAX as u128);
+        if self.timesteps as u128 * self.batch as u128 * largest > most {
+            let InputShape { timesteps, batch, .. } = self;
+            return Err(Error::Input(format!(
+                "a batch of {batch} images at {timesteps} timesteps is too large: one of its tensors has more than {most} \
+                 values; use a smaller batch"
+            )));
+        }
+        Ok(())
+    }
+}
+
 struct Parameters<'a>(&'a Checkpoint);
 
 impl Parameters<'_> {
@@ -137,36 +168,6 @@ impl Model {
         &self.config
     }
 
-    /// Refuses what no machine holds: within this bound on every tensor's values no size, nor any sum of them, overflows.
-    fn check_size(&self, input: InputShape) -> Result<()> {
-        const MOST: u64 = 1 << 40;
-        let config = &self.config;
-        let [s0, s1, s2, s3, s4] = config.stage_sizes();
-        let [w0, w1, w2, d] = config.stage_widths();
-        let kv = config.num_heads * config.head_dim().next_multiple_of(32).pow(2);
-        let of_an_image = [
-            (s0, config.in_chans),
-            (s0, w0),
-            (s1, w1),
-            (s2, w2),
-            (s3, d),
-            (s4, config.hidden_dim()),
-            (1, kv),
-            (1, config.num_classes),
-        ]
-        .map(|(side, channels)| (side * side) as u128 * channels.next_multiple_of(4) as u128);
-        let largest = of_an_image.into_iter().max().unwrap_or(0);
-        let most = u128::from(MOST).min(usize::MAX as u128);
-        if input.timesteps as u128 * input.batch as u128 * largest > most {
-            let InputShape { timesteps, batch, .. } = input;
-            return Err(Error::Input(format!(
-                "a batch of {batch} images at {timesteps} timesteps is too large: one of its tensors has more than {most} \
-                 values; use a smaller batch"
-            )));
-        }
-        Ok(())
-    }
-
     /// Records the model for one input shape, for a device with `limits`. The output `logits` is `[B · classes]`; a trace's
     /// outputs have the names of the reference fixtures (`s.`, `h.`, `u.`, `k.`, `o.` and the layer).
     ///
@@ -179,7 +180,7 @@ impl Model {
         if !(1..=32).contains(&input.timesteps) {
             return Err(Error::Input(format!("{} timesteps; it must be 1 to 32", input.timesteps)));
         }
-        self.check_size(input)?;
+        input.check_size(&self.config)?;
         let side = self.config.img_size;
         let shape = Shape {
             steps: if input.sequence { input.timesteps } else { 1 },

@@ -149,28 +149,35 @@ fn a_run_writes_what_it_promises() {
 #[test]
 fn killed_at_any_moment_it_goes_on_to_the_same_weights() {
     // In micro-batches, to have those resumed too.
+    let options = ["--save-every", "0", "--micro-batch", "4", "--epochs", "6"];
     let setting = Setting::new();
-    let begun = Instant::now();
-    assert!(setting.train("whole", &["--save-every", "0", "--micro-batch", "4", "--epochs", "6"]).status.success());
-    let whole = begun.elapsed();
+    assert!(setting.train("whole", &options).status.success());
     let expected = results(&setting.path("whole"));
     let run = setting.path("killed");
-    let mut random = 12345u32;
-    let (mut ended, mut killed_at) = (false, std::collections::BTreeSet::new());
-    for attempt in 0..60 {
-        let mut child = setting
-            .command("killed", &["--save-every", "0", "--micro-batch", "4", "--epochs", "6", "--resume"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Short lives; later attempts get the time to finish, whatever the machine is doing.
-        let share = f64::from(random >> 16) / 65_536.0 * if attempt < 40 { 0.25 } else { 8.0 };
-        std::thread::sleep(whole.mul_f64(share));
-        child.kill().unwrap();
-        let status = child.wait().unwrap();
-        ended = status.success();
+    let step = || {
+        let last = run.join("last.safetensors");
+        let text = last.exists().then(|| tensor_file::read(&last).unwrap().metadata["training"].clone());
+        let state: serde_json::Value = text.map_or_else(Default::default, |text| serde_json::from_str(&text).unwrap());
+        state["progress"]["step"].as_u64().unwrap_or(0)
+    };
+    let resumed = [&options[..], &["--resume"]].concat();
+    let mut random = 12345u64;
+    let mut killed_at = Vec::new();
+    // Each life is some saves and some milliseconds long; the last goes to the end.
+    while step() < 20 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let until = step() + 1 + (random >> 33) % 4;
+        let mut child = Running(setting.command("killed", &resumed).stdout(Stdio::null()).spawn().unwrap());
+        let begun = Instant::now();
+        while step() < until && child.0.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(120), "no step came to its end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_micros((random >> 40) % 20_000));
+        child.0.kill().unwrap();
+        let status = child.0.wait().unwrap();
+        assert!(status.code().is_none_or(|code| code == 0), "{status}");
+        killed_at.push(step());
         // Whatever is there is whole.
         for file in ["last.safetensors", "best.safetensors"].iter().map(|f| run.join(f)).filter(|f| f.exists()) {
             Checkpoint::load(&file, true).unwrap();
@@ -178,17 +185,9 @@ fn killed_at_any_moment_it_goes_on_to_the_same_weights() {
         if run.join("metrics.jsonl").exists() {
             metrics(&run);
         }
-        if ended {
-            break;
-        }
-        if run.join("last.safetensors").exists() {
-            let state = &tensor_file::read(&run.join("last.safetensors")).unwrap().metadata["training"];
-            let state: serde_json::Value = serde_json::from_str(state).unwrap();
-            killed_at.insert(state["progress"]["step"].as_u64().unwrap());
-        }
     }
-    assert!(ended, "it never came to the end");
     assert!(killed_at.len() >= 3, "it was killed at {killed_at:?} only");
+    assert!(setting.train("killed", &resumed).status.success());
     let got = results(&run);
     for ((name, got), (_, expected)) in got.0.iter().zip(&expected.0) {
         assert_eq!(got, expected, "{name}");
@@ -201,21 +200,35 @@ fn killed_at_any_moment_it_goes_on_to_the_same_weights() {
 #[test]
 fn interrupted_it_saves_and_goes_on() {
     let setting = Setting::new();
-    assert!(setting.train("whole", &[]).status.success());
+    // So many epochs that it is still at it when the signal comes.
+    let epochs = ["--epochs", "40"];
     let run = setting.path("run");
-    // So many epochs that it is still at it when the signal comes; the schedule does not reach their end here.
-    let mut child = setting.command("run", &["--epochs", "1000"]).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = Running(setting.command("run", &epochs).stdout(Stdio::null()).spawn().unwrap());
     let begun = Instant::now();
     while !run.join("metrics.jsonl").exists() {
         assert!(begun.elapsed() < Duration::from_secs(120), "no epoch came to its end");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
     let saved = tensor_file::read(&run.join("last.safetensors")).unwrap();
     let state: serde_json::Value = serde_json::from_str(&saved.metadata["training"]).unwrap();
     assert!(state["progress"]["step"].as_u64().unwrap() >= 4);
-    assert!(metrics(&run).len() as u64 <= state["progress"]["epoch"].as_u64().unwrap());
+    assert_eq!(metrics(&run).len() as u64, state["progress"]["epoch"].as_u64().unwrap());
+    assert!(metrics(&run).len() < 40);
+    assert!(setting.train("run", &[&epochs[..], &["--resume"]].concat()).status.success());
+    assert!(setting.train("whole", &epochs).status.success());
+    assert!(results(&run) == results(&setting.path("whole")));
+}
+
+/// A program that does not outlive its test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -271,7 +284,7 @@ fn what_cannot_be_trained_is_a_short_error() {
     let bytes = std::fs::read(setting.path("data/train/red/0.png")).unwrap();
     std::fs::write(setting.path("data/train/red/0.png"), &bytes[..40]).unwrap();
     recipe(RECIPE);
-    trained(&[], "0.png");
+    assert!(error(&setting.train("damaged", &[])).contains("0.png"));
     std::fs::remove_dir_all(setting.path("data/test")).unwrap();
     trained(&[], "test");
     // A file that is no run's.

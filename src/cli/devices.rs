@@ -84,9 +84,8 @@ fn as_text(adapters: &[AdapterDescription], auto: Option<usize>, name: &str) -> 
         let features: Vec<String> =
             a.features.iter().map(|(name, has)| format!("{name} {}", if *has { "yes" } else { "no" })).collect();
         let _ = writeln!(text, "   {}", features.join(", "));
-        for (name, own, standard) in &a.limits {
-            let used = if own < standard { ", below WebGPU's default" } else { "" };
-            let _ = writeln!(text, "   {name:33} {own:>20} (used: {}{used})", own.min(standard));
+        for (name, own, asked) in &a.limits {
+            let _ = writeln!(text, "   {name:33} {own:>20} (used: {})", own.min(asked));
         }
         text.push('\n');
     }

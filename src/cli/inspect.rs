@@ -12,7 +12,7 @@ use super::{Common, StrictArgs, count, grouped, human_bytes, print, print_json};
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::config::{Config, Parameter, ParameterKind};
 use crate::error::clip;
-use crate::gpu::{Limits, MemoryPlan};
+use crate::gpu::{LARGEST, Limits, MemoryPlan};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
 use crate::session::part_that_fits;
@@ -29,7 +29,8 @@ Examples:
   spikeshade inspect config.json --json     a model that has no weights yet
   spikeshade inspect config.json --training --batch 16 --recompute
 
-Memory is what a device of WebGPU's default limits allocates to run the batch.
+Memory is what a device of WebGPU's default limits allocates to run the batch;
+with larger bindings fewer tensors are cut. In training none is.
 Spikes take one bit a channel; beside it stands what the same tensors would take
 as f32, each with a buffer of its own.";
 
@@ -95,7 +96,7 @@ impl Inspect {
             return Ok(Err(too_large()));
         }
         // Tensors of training are not cut: a device needs bindings as large as the largest.
-        let limits = Limits { binding: u64::MAX, buffer: u64::MAX, groups: u32::MAX, ..Limits::default() };
+        let limits = Limits { binding: LARGEST, buffer: LARGEST, ..Limits::default() };
         match TrainingPlan::memory(checkpoint, settings, limits) {
             Ok(TrainingMemory { plan, kept }) => Ok(Ok(Fits { part: self.batch, plan, kept: Some(kept) })),
             Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(why)),

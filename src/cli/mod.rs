@@ -121,7 +121,7 @@ struct RunArgs {
     /// Timesteps, 1 to 32, in place of the model's own T
     #[arg(short, long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=32))]
     timesteps: Option<usize>,
-    /// Order of the attention's products: (Q Kᵀ) V, Q (Kᵀ V), or the cheaper one; results are the same
+    /// Order of the attention's products: (Q Kᵀ) V, Q (Kᵀ V), or the cheaper one; results are the same but for rounding where sums are not exact
     #[arg(long, value_enum, default_value_t)]
     order: OrderArg,
 }

@@ -52,7 +52,7 @@ pub(super) struct Train {
     /// The folder of the run, made if need be
     #[arg(short, long, value_name = "RUN")]
     out: Option<PathBuf>,
-    /// Go on with the run in RUN; its recipe need not be named again
+    /// Go on with the run in RUN, with the same data, --limit and --order; its recipe need not be named again
     #[arg(short, long)]
     resume: bool,
     /// Begin with this checkpoint's weights, and its configuration in place of the recipe's model

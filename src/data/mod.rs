@@ -194,8 +194,8 @@ impl Dataset {
         let mut labels = Vec::with_capacity(raw.labels.len());
         for (i, &label) in raw.labels.iter().enumerate() {
             if usize::from(label) >= classes {
-                let why =
-                    format!("label {i} is {label}, but the model has {classes} classes; use the model's own data set");
+                let remedy = if preparation.any_classes { "give it more" } else { "use the model's own data set" };
+                let why = format!("label {i} is {label}, but the model has {classes} classes; {remedy}");
                 return Err(Error::format(raw.labels_in.display(), why));
             }
             let own = renumber.as_ref().and_then(|r| r.get(usize::from(label)));

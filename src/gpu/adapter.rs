@@ -44,7 +44,8 @@ pub struct AdapterDescription {
     pub driver: String,
     /// What it runs on.
     pub kind: AdapterKind,
-    /// Its own limits by WebGPU's names, beside WebGPU's defaults, which is what a device asks for.
+    /// Its own limits by WebGPU's names, beside what a device asks for: WebGPU's defaults, but for the sizes of bindings and
+    /// buffers, which may be larger.
     pub limits: Vec<(&'static str, u64, u64)>,
     /// Optional features that could be of use, and whether it has them.
     pub features: Vec<(&'static str, bool)>,
@@ -171,9 +172,9 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
             (
                 "maxStorageBufferBindingSize",
                 own.max_storage_buffer_binding_size,
-                standard.max_storage_buffer_binding_size,
+                super::LARGEST.max(standard.max_storage_buffer_binding_size),
             ),
-            ("maxBufferSize", own.max_buffer_size, standard.max_buffer_size),
+            ("maxBufferSize", own.max_buffer_size, super::LARGEST.max(standard.max_buffer_size)),
             (
                 "maxStorageBuffersPerShaderStage",
                 own.max_storage_buffers_per_shader_stage.into(),

@@ -54,12 +54,9 @@ impl Context {
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open(adapters: &Adapters, index: usize) -> Result<Arc<Context>> {
-        #[cfg(target_arch = "wasm32")]
-        let limits = Limits::default();
-        // Kernels count elements in 32 bits.
-        #[cfg(not(target_arch = "wasm32"))]
-        let limits = Limits { binding: u64::from(u32::MAX), buffer: u64::from(u32::MAX), ..Limits::default() };
-        Self::open_within(adapters, index, limits).await
+        let standard = Limits::default();
+        let (binding, buffer) = (super::LARGEST.max(standard.binding), super::LARGEST.max(standard.buffer));
+        Self::open_within(adapters, index, Limits { binding, buffer, ..standard }).await
     }
 
     /// As [`Context::open`], with plans kept within `limits` where these are tighter.

@@ -25,6 +25,10 @@ pub struct Limits {
     pub uniform_alignment: u32,
 }
 
+/// The most bytes of a binding or buffer that a device is asked for where its adapter has as many; kernels count elements in 32
+/// bits. A browser's devices keep to WebGPU's defaults.
+pub const LARGEST: u64 = if cfg!(target_arch = "wasm32") { 128 << 20 } else { u32::MAX as u64 };
+
 impl Default for Limits {
     /// WebGPU's defaults, which every device of the standard has, and 2 GiB for a plan, which is this crate's own choice.
     fn default() -> Self {

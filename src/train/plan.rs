@@ -503,6 +503,8 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     if settings.batch == 0 || settings.micro_batches == 0 {
         return Err(Error::Input("a training step takes at least one batch of at least one image".to_owned()));
     }
+    let input = InputShape { timesteps: config.timesteps, batch: settings.batch, sequence: false };
+    input.check_size(config)?;
     let most = usize::try_from(limits.binding.min(limits.buffer).min(MOST_SHARD_BYTES) / 4).unwrap_or(usize::MAX);
     let (slots, lens, decayed) = layout(config, most);
     let mut running = Vec::new();
@@ -516,7 +518,6 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     }
 
     let mut r = Recording::default();
-    let input = InputShape { timesteps: config.timesteps, batch: settings.batch, sequence: false };
     let inputs = pass::inputs(&mut r, config, input);
     let scalars = r.input("step", flat(Step::FIELDS.len()));
     let of = |name: &str, _: &[usize]| tensor(checkpoint, name);

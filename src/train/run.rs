@@ -50,14 +50,14 @@ impl Progress {
     /// Whether a run whose epochs have `steps` steps can be here.
     pub(super) fn is_consistent(&self, recipe: &Recipe, steps: u64) -> bool {
         let sums = &self.sums;
-        let counts = [sums.steps, sums.images].into_iter().chain(sums.spikes.iter().flat_map(|&(_, s, p)| [s, p]));
+        let mut counts = [sums.steps, sums.images].into_iter().chain(sums.spikes.iter().flat_map(|&(_, s, p)| [s, p]));
         self.epoch <= recipe.epochs
             && self.step_in_epoch <= steps
             && self.step == self.epoch * steps + self.step_in_epoch
             && self.best.is_none_or(|(accuracy, epoch)| (0.0..=1.0).contains(&accuracy) && epoch <= self.epoch)
             && sums.steps == self.step_in_epoch
             && sums.correct <= sums.images
-            && counts.into_iter().all(|n| n < 1 << 62)
+            && counts.try_fold(0u64, u64::checked_add).is_some()
             && [sums.loss, sums.grad_norm, sums.seconds].iter().all(|v| v.is_finite())
     }
 }
@@ -153,12 +153,6 @@ impl RunFolder {
         }
         let folder = RunFolder { path: path.to_owned(), _lock: file };
         crate::files::check_writable(&folder.last())?;
-        // What a process that was killed while it wrote has left.
-        for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".spikeshade-") {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
         Ok(folder)
     }
 
@@ -181,7 +175,19 @@ impl RunFolder {
     pub fn resume(path: &Path) -> Result<(Self, Option<Saved>)> {
         let folder = Self::open(path)?;
         if !folder.last().exists() {
+            if let Some(file) = FILES.iter().find(|f| **f != "recipe.json" && path.join(f).exists()) {
+                return Err(Error::Input(format!(
+                    "{} has a {file} but no last.safetensors to go on from; choose another folder",
+                    path.display()
+                )));
+            }
             return Ok((folder, None));
+        }
+        // What a process that was killed while it wrote has left.
+        for entry in std::fs::read_dir(path).map_err(|e| Error::io(path, e))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".spikeshade-") {
+                let _ = std::fs::remove_file(entry.path());
+            }
         }
         let file = tensor_file::read(&folder.last())?;
         let mut checkpoint = Checkpoint::load(folder.last(), false)?;
@@ -293,5 +299,24 @@ impl RunFolder {
         write_aside(&path, text.as_bytes())?;
         let title = self.path.file_name().map_or_else(|| "training".into(), |n| n.to_string_lossy());
         write_aside(&self.path.join("curves.svg"), curves::svg(&title, metrics).as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_read_to_the_bit() {
+        for accuracy in [14.0 / 15.0, 1.0 / 3.0, 0.1 + 0.2] {
+            let sums = Sums { loss: accuracy * 12_345.678, seconds: accuracy / 7.0, ..Sums::default() };
+            let progress = Progress { best: Some((accuracy, 1)), sums, ..Progress::default() };
+            let text = serde_json::to_string(&progress).unwrap();
+            assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
+            let metrics = EpochMetrics { train_loss: accuracy, test_loss: f64::NAN, ..EpochMetrics::default() };
+            let read: EpochMetrics = serde_json::from_str(&serde_json::to_string(&metrics).unwrap()).unwrap();
+            assert_eq!(read.train_loss.to_bits(), accuracy.to_bits());
+            assert!(read.test_loss.is_nan());
+        }
     }
 }

@@ -165,7 +165,7 @@ impl Trainer {
         };
         let settings = recipe.settings(options.order);
         let mut plan = TrainingPlan::new(&device, checkpoint, settings).await.map_err(|e| match e {
-            Error::Gpu(why) => Error::Gpu(format!(
+            Error::Gpu(why) if settings.batch > 1 && why.contains("smaller batch") => Error::Gpu(format!(
                 "{why}; in training, a `micro_batch` below {} makes a step of several smaller batches",
                 settings.batch
             )),
@@ -210,8 +210,7 @@ impl Trainer {
                 return Err(Error::format(what, "its training state contradicts itself; start anew in another folder"));
             }
         }
-        folder.save_recipe(&recipe)?;
-        let metrics = folder.metrics()?;
+        let metrics = if state.is_some() { folder.metrics()? } else { Vec::new() };
         let resumed = (state.is_some() && progress.device != device.name()).then(|| progress.device.clone());
         let progress = Progress { device: device.name().to_owned(), images, data, order: options.order, ..progress };
         Ok(Trainer { plan, loader, test, device, folder, recipe, options, progress, metrics, steps, resumed })
@@ -259,7 +258,7 @@ impl Trainer {
                 self.save().await?;
                 return Ok(Ended::Interrupted);
             }
-            if self.finish_epoch(&mut each).await?.is_break() {
+            if self.finish_epoch(&mut each).await?.is_break() && self.progress.epoch < self.recipe.epochs {
                 return Ok(Ended::Interrupted);
             }
         }
@@ -311,7 +310,8 @@ impl Trainer {
             if each(Event::Step(event)).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
-            if saved.elapsed() >= self.options.save_every {
+            // From the first step on there is something to go on from.
+            if saved.elapsed() >= self.options.save_every || self.progress.step == 1 {
                 self.save().await?;
                 saved = Instant::now();
             }
@@ -411,6 +411,7 @@ impl Trainer {
     async fn save(&mut self) -> Result<()> {
         let checkpoint = self.plan.checkpoint().await?;
         let state = self.plan.state().await?;
+        self.folder.save_recipe(&self.recipe)?;
         self.folder.save(&checkpoint, state, &self.progress, &self.recipe)
     }
 
@@ -426,7 +427,7 @@ impl Trainer {
         let (step, epoch) = (self.progress.step + 1, self.progress.epoch + 1);
         Error::Training(format!(
             "{what} is not finite in step {step}, epoch {epoch}{place}; use a lower learning rate, a longer warm-up or \
-             `clip_norm`; what was saved last is unharmed"
+             `clip_norm`, in another folder; what was saved last is unharmed"
         ))
     }
 }
