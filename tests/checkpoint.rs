@@ -79,7 +79,7 @@ fn loads_the_trained_model() {
     let c = mnist();
     assert_eq!(c.config, Config::preset("mnist-2-64").unwrap());
     assert_eq!(c.tensors.len(), c.config.parameters().len());
-    assert_eq!(c.metadata["test_correct"], "9814");
+    assert_eq!(c.metadata["test_correct"], "9929");
     assert!(!c.metadata.contains_key("config"));
     assert!(c.unexpected.is_empty());
     assert_eq!(c.dtype, Dtype::F32);
