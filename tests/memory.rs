@@ -8,6 +8,7 @@ use spikeshade::Error;
 use spikeshade::checkpoint::{Checkpoint, Dtype, Tensor};
 use spikeshade::config::{Config, Parameter};
 use spikeshade::gpu::{Limits, MemoryPlan, Plan};
+use spikeshade::init::untrained;
 use spikeshade::kernels::attention::Order;
 use spikeshade::layers::Options;
 use spikeshade::model::{InputShape, Model};
@@ -15,8 +16,9 @@ use spikeshade::session::{Device, Input, Session, part_that_fits};
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny_eval.safetensors");
 
-fn models() -> [(&'static str, Arc<Model>); 2] {
-    [("mnist-2-64", Model::built_in()), ("tiny", Model::load(TINY))]
+fn models() -> [(&'static str, Arc<Model>); 3] {
+    let wide = untrained(&Config::preset("cifar10-2-256").unwrap(), 0).unwrap();
+    [("mnist-2-64", Model::built_in()), ("tiny", Model::load(TINY)), ("cifar10-2-256", Model::new(&wide))]
         .map(|(name, model)| (name, Arc::new(model.unwrap())))
 }
 
@@ -24,15 +26,15 @@ fn models() -> [(&'static str, Arc<Model>); 2] {
 fn plans_allocate_what_is_said() {
     let image = |timesteps, batch| InputShape { timesteps, batch, sequence: false };
     let plain = Options::default();
-    // Small bindings cut the tensors of larger batches into windows.
-    let tight = Limits { binding: 512 << 10, ..Limits::default() };
+    // Small bindings cut the tensors of the wide model into windows.
+    let tight = Limits { binding: 2 << 20, ..Limits::default() };
     for (shape, options, limits) in [
         (image(4, 1), plain, Limits::default()),
         (image(4, 3), Options { count: true, ..plain }, Limits::default()),
         (image(1, 7), Options { fused: false, order: Some(Order::QkV), ..plain }, Limits::default()),
         (image(2, 2), Options { trace: true, order: Some(Order::QKv), ..plain }, Limits::default()),
         (InputShape { timesteps: 3, batch: 2, sequence: true }, plain, Limits::default()),
-        (image(4, 8), Options { fused: false, count: true, ..plain }, tight),
+        (image(4, 2), Options { fused: false, count: true, ..plain }, tight),
     ] {
         for (name, model) in models() {
             // Fresh contexts: plans of one share their parameters.
