@@ -107,6 +107,14 @@ impl Outputs {
         Outputs { tensors, counts }
     }
 
+    /// The values of the real output of that name; empty if there is none.
+    pub(crate) fn reals(&self, name: &str) -> &[f32] {
+        match self.get(name).map(|t| &t.values) {
+            Some(Values::Real(values)) => values,
+            _ => &[],
+        }
+    }
+
     /// The output of that name.
     pub fn get(&self, name: &str) -> Option<&OutputTensor> {
         self.tensors.iter().find(|t| t.name == name)

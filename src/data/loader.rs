@@ -9,7 +9,6 @@ use super::augment::{Augmentation, Canvas, targets};
 use super::picture::Picture;
 use super::random::Random;
 use super::{Dataset, Store};
-use crate::tensor::vectors;
 use crate::{Error, Result};
 
 /// What a generator is for, the last word of its seed.
@@ -75,19 +74,6 @@ pub struct Batch {
     pub labels: Vec<i64>,
     /// The pictures' places in the data set, `[B]`.
     pub indices: Vec<usize>,
-}
-
-impl Batch {
-    /// The pixels with each row of `channels` padded with zeros to a multiple of four, `[B][H·W][4⌈C/4⌉]`: the input
-    /// of a recorded model.
-    pub fn padded(&self, channels: usize) -> Vec<f32> {
-        let row = 4 * vectors(channels);
-        let mut out = vec![0.0; self.pixels.len() / channels * row];
-        for (out, pixel) in out.chunks_exact_mut(row).zip(self.pixels.chunks_exact(channels)) {
-            out[..channels].copy_from_slice(pixel);
-        }
-        out
-    }
 }
 
 /// Makes batches of a data set's pictures, epoch by epoch.

@@ -10,7 +10,7 @@ use crate::gpu::Limits;
 use crate::kernels::attention::Order;
 use crate::kernels::bn_statistics::unbias;
 use crate::model::InputShape;
-use crate::outputs::{OutputTensor, Outputs, Values};
+use crate::outputs::{OutputTensor, Outputs};
 use crate::program::Program;
 use crate::recording::{Constant, Recording};
 use crate::session::{Device, Input, channel_last};
@@ -125,20 +125,13 @@ fn one_hot(labels: &[i64], classes: usize) -> Vec<f32> {
     targets
 }
 
-fn reals(outputs: &Outputs, name: &str) -> Vec<f32> {
-    match outputs.get(name).map(|t| &t.values) {
-        Some(Values::Real(v)) => v.clone(),
-        _ => Vec::new(),
-    }
-}
-
 fn collect(checkpoint: &Checkpoint, outputs: Outputs, input: InputShape, options: Options) -> Result<Gradients> {
     let config = &checkpoint.config;
-    let losses = reals(&outputs, "loss");
-    let logits = reals(&outputs, "logits").chunks_exact(config.num_classes).map(<[f32]>::to_vec).collect();
+    let losses = outputs.reals("loss");
+    let logits = outputs.reals("logits").chunks_exact(config.num_classes).map(<[f32]>::to_vec).collect();
     let mut gradients = BTreeMap::new();
     for Learned { name, shape, layout, .. } in learned(config) {
-        let data = layout.unpack(&reals(&outputs, &format!("g.{name}")));
+        let data = layout.unpack(outputs.reals(&format!("g.{name}")));
         gradients.insert(name, Tensor { shape, data });
     }
     conv_biases(checkpoint, &mut gradients, options.statistics);
@@ -187,7 +180,7 @@ fn running(checkpoint: &Checkpoint, outputs: &Outputs, input: InputShape) -> BTr
     let mut running = BTreeMap::new();
     for (name, old) in &checkpoint.tensors {
         let (bn, new, factor) = if let Some(bn) = name.strip_suffix(".running_mean") {
-            (bn, reals(outputs, &format!("mean.{bn}")), 1.0)
+            (bn, outputs.reals(&format!("mean.{bn}")), 1.0)
         } else if let Some(bn) = name.strip_suffix(".running_var") {
             let side = match bn.strip_prefix("patch_embed.proj_bn") {
                 Some("") => sides[0],
@@ -195,13 +188,13 @@ fn running(checkpoint: &Checkpoint, outputs: &Outputs, input: InputShape) -> BTr
                 None => sides[4],
             };
             let n = input.timesteps * input.batch * side * side;
-            (bn, reals(outputs, &format!("var.{bn}")), unbias(n))
+            (bn, outputs.reals(&format!("var.{bn}")), unbias(n))
         } else {
             continue;
         };
         debug_assert_eq!(new.len(), old.data.len(), "{bn}");
         let mix = |(&old, &new): (&f32, &f32)| (1.0 - MOMENTUM) * old + MOMENTUM * (new * factor);
-        let data = old.data.iter().zip(&new).map(mix).collect();
+        let data = old.data.iter().zip(new).map(mix).collect();
         running.insert(name.clone(), Tensor { shape: old.shape.clone(), data });
     }
     running

@@ -4,6 +4,7 @@
 //! each, in the layouts that the kernels read, so that the optimizer is one dispatch a shard. Weights that decay come first.
 //! Per step only pictures, targets and one small tensor of scalars are uploaded.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -22,9 +23,10 @@ use crate::kernels::gradient_norm::{GradientNormCombineOp, GradientNormPartialOp
 use crate::kernels::sgd::SgdOp;
 use crate::kernels::step::{Clip, Step};
 use crate::model::InputShape;
-use crate::outputs::{LayerCount, Outputs, Values};
+use crate::outputs::LayerCount;
 use crate::program::Program;
 use crate::recording::{Constant, PART_ALIGNMENT, Recording, TensorId};
+use crate::reference::Executor;
 use crate::session::Device;
 use crate::tensor::Element;
 use crate::{Error, Result};
@@ -172,14 +174,21 @@ struct RunningShard {
     slots: Vec<Running>,
 }
 
-/// A recorded training step.
-struct Recorded {
-    recording: Recording,
+/// Where everything lies in a recorded training step.
+struct Map {
     shards: Vec<Shard>,
     slots: Vec<Slot>,
     running: RunningShard,
     /// The op at which the optimizer begins.
     optimizer: usize,
+    /// How many ops there are.
+    ops: usize,
+}
+
+/// A recorded training step.
+struct Recorded {
+    recording: Recording,
+    map: Map,
     kept: u64,
 }
 
@@ -189,11 +198,7 @@ pub struct TrainingPlan {
     /// Configuration, and what training does not change.
     base: Checkpoint,
     settings: Settings,
-    shards: Vec<Shard>,
-    slots: Vec<Slot>,
-    running: RunningShard,
-    optimizer: usize,
-    ops: usize,
+    map: Map,
 }
 
 /// What a training plan takes.
@@ -226,11 +231,8 @@ impl TrainingPlan {
                 )));
             }
         }
-        let ops = recorded.recording.ops.len();
-        let program = Program::new(device, recorded.recording).await?;
-        let Recorded { shards, slots, running, optimizer, .. } =
-            Recorded { recording: Recording::default(), ..recorded };
-        Ok(TrainingPlan { program, base: checkpoint, settings, shards, slots, running, optimizer, ops })
+        let (recording, map) = (recorded.recording, recorded.map);
+        Ok(TrainingPlan { program: Program::new(device, recording).await?, base: checkpoint, settings, map })
     }
 
     /// As [`TrainingPlan::new`], on the reference executor in f64, to judge the others.
@@ -239,11 +241,8 @@ impl TrainingPlan {
     /// As [`TrainingPlan::new`].
     pub fn in_f64(checkpoint: Checkpoint, settings: Settings) -> Result<Self> {
         let recorded = record(&checkpoint, settings, Limits::default())?;
-        let ops = recorded.recording.ops.len();
-        let program = Program::Exact(Box::new(crate::reference::Executor::in_precision(recorded.recording)));
-        let Recorded { shards, slots, running, optimizer, .. } =
-            Recorded { recording: Recording::default(), ..recorded };
-        Ok(TrainingPlan { program, base: checkpoint, settings, shards, slots, running, optimizer, ops })
+        let program = Program::Exact(Box::new(Executor::in_precision(recorded.recording)));
+        Ok(TrainingPlan { program, base: checkpoint, settings, map: recorded.map })
     }
 
     /// What a plan for a device with `limits` would take.
@@ -276,12 +275,12 @@ impl TrainingPlan {
             let config = &self.base.config;
             let targets = rows_of_four(batch.targets, batch.targets.len());
             let pixels = rows_of_four(batch.pixels, config.in_chans);
-            let ops = 0..if last { self.ops } else { self.optimizer };
+            let ops = 0..if last { self.map.ops } else { self.map.optimizer };
             let outputs = self.program.run_ops(&[&pixels, &targets, &scalars], ops).await?;
-            result.loss += reals(&outputs, "loss").iter().map(|&l| f64::from(l)).sum::<f64>();
-            result.logits.extend(reals(&outputs, "logits"));
+            result.loss += outputs.reals("loss").iter().map(|&l| f64::from(l)).sum::<f64>();
+            result.logits.extend(outputs.reals("logits"));
             if last {
-                let clip = Clip::decode(&reals(&outputs, "clip"));
+                let clip = Clip::decode(outputs.reals("clip"));
                 (result.grad_norm, result.skipped) = (f64::from(clip.norm), clip.skipped);
                 result.counts = outputs.counts;
             }
@@ -310,7 +309,7 @@ impl TrainingPlan {
     /// [`Error::Gpu`], [`Error::DeviceLost`].
     pub async fn checkpoint(&mut self) -> Result<Checkpoint> {
         let mut checkpoint = self.base.clone();
-        let ids: Vec<_> = self.shards.iter().map(|s| s.parameters).chain([self.running.values]).collect();
+        let ids: Vec<_> = self.map.shards.iter().map(|s| s.parameters).chain([self.map.running.values]).collect();
         checkpoint.tensors.extend(self.unpack(&ids, "").await?);
         Ok(checkpoint)
     }
@@ -320,7 +319,7 @@ impl TrainingPlan {
     /// # Errors
     /// As [`TrainingPlan::checkpoint`].
     pub async fn averaged(&mut self) -> Result<Option<Checkpoint>> {
-        let ids: Option<Vec<_>> = self.shards.iter().map(|s| s.ema).chain([self.running.ema]).collect();
+        let ids: Option<Vec<_>> = self.map.shards.iter().map(|s| s.ema).chain([self.map.running.ema]).collect();
         let Some(ids) = ids else { return Ok(None) };
         let mut checkpoint = self.base.clone();
         checkpoint.tensors.extend(self.unpack(&ids, "").await?);
@@ -334,10 +333,10 @@ impl TrainingPlan {
     pub async fn state(&mut self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::new();
         for (i, moment) in self.settings.optimizer.moments().iter().enumerate() {
-            let ids: Vec<_> = self.shards.iter().map(|s| s.moments[i]).collect();
+            let ids: Vec<_> = self.map.shards.iter().map(|s| s.moments[i]).collect();
             state.extend(self.unpack(&ids, &format!("optimizer.{moment}.")).await?);
         }
-        let ids: Option<Vec<_>> = self.shards.iter().map(|s| s.ema).chain([self.running.ema]).collect();
+        let ids: Option<Vec<_>> = self.map.shards.iter().map(|s| s.ema).chain([self.map.running.ema]).collect();
         if let Some(ids) = ids {
             state.extend(self.unpack(&ids, "ema.").await?);
         }
@@ -351,10 +350,10 @@ impl TrainingPlan {
     pub async fn restore(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
         let mut writes = Vec::new();
         for (i, moment) in self.settings.optimizer.moments().iter().enumerate() {
-            let ids: Vec<_> = self.shards.iter().map(|s| s.moments[i]).collect();
+            let ids: Vec<_> = self.map.shards.iter().map(|s| s.moments[i]).collect();
             writes.extend(self.pack(&ids, state, &format!("optimizer.{moment}."))?);
         }
-        let ids: Option<Vec<_>> = self.shards.iter().map(|s| s.ema).chain([self.running.ema]).collect();
+        let ids: Option<Vec<_>> = self.map.shards.iter().map(|s| s.ema).chain([self.map.running.ema]).collect();
         if let Some(ids) = ids {
             writes.extend(self.pack(&ids, state, "ema.")?);
         }
@@ -368,12 +367,12 @@ impl TrainingPlan {
     async fn unpack(&mut self, ids: &[TensorId], prefix: &str) -> Result<Vec<(String, Tensor)>> {
         let values = self.program.read(ids).await?;
         let mut all = Vec::new();
-        for Slot { learned, shard, offset } in &self.slots {
+        for Slot { learned, shard, offset } in &self.map.slots {
             let data = learned.layout.unpack(&values[*shard][*offset..*offset + learned.layout.len()]);
             all.push((format!("{prefix}{}", learned.name), Tensor { shape: learned.shape.clone(), data }));
         }
-        if let Some(running) = values.get(self.shards.len()) {
-            for Running { bn, channels, offset } in &self.running.slots {
+        if let Some(running) = values.get(self.map.shards.len()) {
+            for Running { bn, channels, offset } in &self.map.running.slots {
                 let step = aligned(*channels);
                 for (part, at) in [("running_mean", *offset), ("running_var", offset + step)] {
                     let data = running[at..at + channels].to_vec();
@@ -403,8 +402,8 @@ impl TrainingPlan {
             }
             Ok(found)
         };
-        let running = if ids.len() > self.shards.len() { &self.running.slots[..] } else { &[] };
-        Ok(ids.iter().copied().zip(pack_shards(&self.slots, running, self.shards.len(), &of)?).collect())
+        let running = if ids.len() > self.map.shards.len() { &self.map.running.slots[..] } else { &[] };
+        Ok(ids.iter().copied().zip(pack_shards(&self.map.slots, running, self.map.shards.len(), &of)?).collect())
     }
 }
 
@@ -457,23 +456,16 @@ fn aligned(len: usize) -> usize {
 }
 
 /// Rows of `row` values, each padded to a multiple of four, as real tensors have them.
-fn rows_of_four(values: &[f32], row: usize) -> Vec<f32> {
+fn rows_of_four(values: &[f32], row: usize) -> Cow<'_, [f32]> {
     let padded = row.next_multiple_of(4);
     if padded == row {
-        return values.to_vec();
+        return values.into();
     }
     let mut rows = vec![0.0; values.len() / row.max(1) * padded];
     for (to, from) in rows.chunks_exact_mut(padded).zip(values.chunks_exact(row)) {
         to[..row].copy_from_slice(from);
     }
-    rows
-}
-
-fn reals(outputs: &Outputs, name: &str) -> Vec<f32> {
-    match outputs.get(name).map(|t| &t.values) {
-        Some(Values::Real(values)) => values.clone(),
-        _ => Vec::new(),
-    }
+    rows.into()
 }
 
 /// Lays parameters out in shards of at most `most` elements, and says how many elements of each shard decay.
@@ -626,5 +618,6 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
         r.push(EmaOp { layer: layer(), e, p: running_id, step: scalars });
     }
     let running = RunningShard { values: running_id, ema: running_ema, slots: running };
-    Ok(Recorded { recording: r, shards, slots, running, optimizer, kept: pass.kept })
+    let map = Map { shards, slots, running, optimizer, ops: r.ops.len() };
+    Ok(Recorded { recording: r, map, kept: pass.kept })
 }
