@@ -23,10 +23,10 @@ impl Program {
     /// Compiles `recording`.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// As [`Plan::new`] and [`Executor::new`].
     pub async fn new(device: &Device, recording: Recording) -> Result<Self> {
         Ok(match device {
-            Device::Cpu => Program::Cpu(Box::new(Executor::new(recording))),
+            Device::Cpu => Program::Cpu(Box::new(Executor::new(recording)?)),
             Device::Gpu(context) => Program::Gpu(Box::new(Plan::new(context, recording).await?)),
         })
     }

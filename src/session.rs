@@ -71,8 +71,7 @@ impl Device {
     /// What recordings for it are kept within.
     pub fn limits(&self) -> Limits {
         match self {
-            // The host has no bindings and no workgroups: nothing needs to be cut.
-            Device::Cpu => Limits { binding: u64::MAX, buffer: u64::MAX, groups: u32::MAX, ..Limits::default() },
+            Device::Cpu => Limits::of_the_host(),
             Device::Gpu(context) => context.limits(),
         }
     }
@@ -238,9 +237,9 @@ impl Session {
         }
         let (batch, memory) = part_that_fits(&self.model, whole, options, self.device.limits())?;
         if matches!(self.device, Device::Cpu) {
-            // An allocation that fails later ends the process; asked for like this, it is an error.
+            // Before anything else is allocated, and with the sizes: the executor's own error names none.
             let (img_size, steps) = (self.model.config().img_size, whole.timesteps);
-            let bytes = memory.total() + host_extra(self.model.config(), InputShape { batch, ..whole });
+            let bytes = memory.total() + input_bytes(self.model.config(), InputShape { batch, ..whole });
             Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|_| {
                 let gib = bytes as f64 / (1u64 << 30) as f64;
                 Error::Input(format!(
@@ -296,15 +295,10 @@ pub fn part_that_fits(
     }
 }
 
-/// Bytes that the reference executor takes beside a memory plan's: the input in the layout of a tensor, and what its loops note
-/// of each row of the largest tensor, plus something for its threads.
-fn host_extra(config: &Config, shape: InputShape) -> u64 {
-    const EACH_ROW: u64 = 64;
-    const THREADS: u64 = 16 << 20;
-    let rows = (shape.timesteps * shape.batch) as u64 * (config.img_size as u64).pow(2);
-    let steps_of_input = if shape.sequence { 1 } else { shape.timesteps as u64 };
-    let pixels = rows / steps_of_input * 16 * crate::tensor::vectors(config.in_chans) as u64;
-    pixels + rows * EACH_ROW + THREADS
+/// Bytes of the input in the layout of a tensor.
+fn input_bytes(config: &Config, shape: InputShape) -> u64 {
+    let images = shape.batch * if shape.sequence { shape.timesteps } else { 1 };
+    images as u64 * (config.img_size as u64).pow(2) * 16 * crate::tensor::vectors(config.in_chans) as u64
 }
 
 /// Images `first..first + batch` of every timestep as rows of padded pixels, `[T or 1][B][H·W][4⌈C/4⌉]`.

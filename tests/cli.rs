@@ -449,7 +449,7 @@ fn too_little_memory_is_an_error() {
         if output.status.success() {
             results += 1;
         } else {
-            is_refusal(&output, "`img_size` 256");
+            is_refusal(&output, "`img_size`");
             refusals += 1;
         }
         if results > 4 {

@@ -86,7 +86,7 @@ fn run(plan: &mut Plan, input: &[f32]) -> Outputs {
 }
 
 fn reference(model: &Model, batch: usize, options: Options, input: &[f32]) -> Outputs {
-    Executor::new(model.record(shape(batch), options, Limits::default()).unwrap()).run(&[input]).unwrap()
+    Executor::new(model.record(shape(batch), options, Limits::default()).unwrap()).unwrap().run(&[input]).unwrap()
 }
 
 /// A recording of one sum.
@@ -158,7 +158,7 @@ fn one_tensor_is_read_back_under_two_names() {
             r
         };
         let mut plan = pollster::block_on(Plan::new(&context, record())).unwrap();
-        assert_eq!(run(&mut plan, &[]), Executor::new(record()).run(&[]).unwrap());
+        assert_eq!(run(&mut plan, &[]), Executor::new(record()).unwrap().run(&[]).unwrap());
     }
 }
 
@@ -574,7 +574,7 @@ fn what_failed_is_not_kept() {
         assert!(matches!(&error, Error::Gpu(_)), "{error}");
         assert_eq!(context.allocated(), 0, "{name}");
         let mut good = plan(add(&x, false)).unwrap();
-        assert_eq!(run(&mut good, &[]), Executor::new(add(&x, false)).run(&[]).unwrap(), "{name}");
+        assert_eq!(run(&mut good, &[]), Executor::new(add(&x, false)).unwrap().run(&[]).unwrap(), "{name}");
         // A parameter that another plan uses stays.
         let allocated = context.allocated();
         assert!(plan(add(&nothing, false)).is_err());

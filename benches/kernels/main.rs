@@ -41,7 +41,7 @@ fn compare(rows: &[Row], adapters: &Adapters, index: usize) -> Result<bool, spik
         if i == 0 {
             println!("adapter: {}\ncompiled and run once:", context.name());
         }
-        let expected = Executor::new(row.recording(true)).run(&[])?;
+        let expected = Executor::new(row.recording(true))?.run(&[])?;
         let recording = row.recording(true);
         let start = Instant::now();
         let mut plan = pollster::block_on(Plan::new(&context, recording))?;
@@ -79,7 +79,7 @@ fn bench(criterion: &mut Criterion) -> Result<bool, spikeshade::Error> {
                 b.iter(|| pollster::block_on(plan.run(&[])).unwrap())
             });
         }
-        let mut executor = Executor::new(row.recording(false));
+        let mut executor = Executor::new(row.recording(false))?;
         group.bench_function(format!("cpu/{}", row.shape), |b| b.iter(|| executor.run(&[]).unwrap()));
         group.finish();
     }

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Beside each tensor its buffer among `buffers`; parameters have their own.
-    pub(super) slots: Vec<Option<usize>>,
+    pub(crate) slots: Vec<Option<usize>>,
     /// Bytes of each shared buffer.
     pub buffers: Vec<u64>,
     /// Bytes of all parameters.

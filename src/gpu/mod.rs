@@ -29,6 +29,13 @@ pub struct Limits {
 /// bits. A browser's devices keep to WebGPU's defaults.
 pub const LARGEST: u64 = if cfg!(target_arch = "wasm32") { 128 << 20 } else { u32::MAX as u64 };
 
+impl Limits {
+    /// The host's: it has no bindings and no workgroups, so nothing needs to be cut.
+    pub fn of_the_host() -> Self {
+        Limits { binding: u64::MAX, buffer: u64::MAX, groups: u32::MAX, ..Limits::default() }
+    }
+}
+
 impl Default for Limits {
     /// WebGPU's defaults, which every device of the standard has, and 2 GiB for a plan, which is this crate's own choice.
     fn default() -> Self {

@@ -90,6 +90,9 @@ pub fn run_running<F: Real>(op: &BnRunningOp, host: &mut HostTensors<F>) {
     let [mut mean, mut var] = [op.running_mean, op.running_var].map(|id| host.real(id).to_vec());
     let n = op.shape.steps * op.shape.rows();
     running(host.real(op.mean), host.real(op.variance), n, op.momentum.into(), &mut mean, &mut var);
-    host.put_real(op.running_mean, mean);
-    host.put_real(op.running_var, var);
+    for (id, values) in [(op.running_mean, mean), (op.running_var, var)] {
+        let mut out = host.take_real(id);
+        out.copy_from_slice(&values);
+        host.put_real(id, out);
+    }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::{HostMemory, HostTensors, Real};
+use super::{HostMemory, HostTensors, Real, no_memory, parallel};
 use crate::Result;
 use crate::outputs::{Outputs, Raw};
 use crate::recording::{Recording, TensorId};
@@ -17,18 +17,31 @@ pub struct Executor<F: Real = f32> {
 }
 
 impl Executor {
-    /// Takes a recording.
-    pub fn new(recording: Recording) -> Self {
+    /// Takes a recording, and the memory to run it.
+    ///
+    /// # Errors
+    /// As [`Executor::in_precision`].
+    pub fn new(recording: Recording) -> Result<Self> {
         Executor::in_precision(recording)
     }
 }
 
 impl<F: Real> Executor<F> {
-    /// Takes a recording, to run it in `F`.
-    pub fn in_precision(recording: Recording) -> Self {
+    /// Takes a recording, to run it in `F`, and the memory for that.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) if there is not as much memory.
+    pub fn in_precision(recording: Recording) -> Result<Self> {
+        parallel::start();
         let last_uses = recording.last_uses();
-        let memory = HostMemory::new(&recording);
-        Executor { recording, last_uses, memory }
+        let memory = HostMemory::new(&recording)?;
+        // An allocation that fails inside a twin ends the process; asked for like this, it is an error.
+        let extra = scratch(&recording);
+        let had = usize::try_from(extra).is_ok_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
+        if !had {
+            return Err(no_memory(extra));
+        }
+        Ok(Executor { recording, last_uses, memory })
     }
 
     /// The recording it runs.
@@ -93,9 +106,20 @@ impl<F: Real> Executor<F> {
     pub fn write(&mut self, id: TensorId, values: &[f32]) -> Result<()> {
         self.recording.check_values(id, values)?;
         let mut host = HostTensors { recording: &self.recording, memory: &mut self.memory };
-        host.put_real(id, values.iter().map(|&v| F::from(v)).collect());
+        let mut own = host.take_real(id);
+        own.iter_mut().zip(values).for_each(|(v, &x)| *v = F::from(x));
+        host.put_real(id, own);
         Ok(())
     }
+}
+
+/// Bytes that the twins take beside the memory plan's: what their loops note of each row of the largest tensor, plus something
+/// for each thread.
+pub(crate) fn scratch(recording: &Recording) -> u64 {
+    const EACH_ROW: u64 = 64;
+    const THREADS: u64 = 16 << 20;
+    let rows = recording.tensors().map(|(_, t, _)| (t.shape.steps * t.shape.rows()) as u64).max().unwrap_or(0);
+    rows * EACH_ROW + THREADS
 }
 
 fn read<F: Real>(recording: &Recording, memory: &mut HostMemory<F>, id: TensorId) -> Raw {

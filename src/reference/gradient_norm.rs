@@ -45,5 +45,7 @@ pub fn run_partial<F: Real>(op: &GradientNormPartialOp, host: &mut HostTensors<F
 pub fn run_combine<F: Real>(op: &GradientNormCombineOp, host: &mut HostTensors<F>) {
     let blocks = host.recording.get(op.partials).shape.channels;
     let clip = combine(&host.real(op.partials)[..blocks], op.max_norm.into());
-    host.put_real(op.clip, clip.encode().to_vec());
+    let mut out = host.take_real(op.clip);
+    out.copy_from_slice(&clip.encode());
+    host.put_real(op.clip, out);
 }

@@ -7,10 +7,12 @@ use std::fmt::Debug;
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
 
+use crate::gpu::{Limits, MemoryPlan};
 use crate::kernels::Op;
 use crate::kernels::neuron::Neuron;
 use crate::recording::{Constant, Recording, Role, TensorId};
 use crate::tensor::Element;
+use crate::{Error, Result};
 
 pub mod accumulate;
 pub mod adamw;
@@ -90,6 +92,12 @@ pub trait Real:
     fn reference(op: &dyn Op, host: &mut HostTensors<Self>);
     /// As f32, rounded.
     fn to_f32(self) -> f32;
+    /// Whether values take as much memory as words, so that one buffer can hold either.
+    const IN_WORDS: bool;
+    /// A buffer of words as one of values; if they are larger, an empty one.
+    fn from_words(words: Vec<u32>) -> Vec<Self>;
+    /// The inverse of [`Real::from_words`].
+    fn into_words(values: Vec<Self>) -> Vec<u32>;
 
     /// `c = a b`, or `c + a b` if `accumulate`, of sizes m, k, n: a m × k, b k × n, c m × n, each where its first element lies
     /// and how many elements there are from one row to the next; [`dense::product`] is the safe way to it.
@@ -175,6 +183,16 @@ impl Real for f32 {
         self
     }
 
+    const IN_WORDS: bool = true;
+
+    fn from_words(words: Vec<u32>) -> Vec<Self> {
+        bytemuck::cast_vec(words)
+    }
+
+    fn into_words(values: Vec<Self>) -> Vec<u32> {
+        bytemuck::cast_vec(values)
+    }
+
     gemm!(matrixmultiply::sgemm);
 }
 
@@ -213,6 +231,16 @@ impl Real for f64 {
 
     fn to_f32(self) -> f32 {
         self as f32
+    }
+
+    const IN_WORDS: bool = false;
+
+    fn from_words(_: Vec<u32>) -> Vec<Self> {
+        Vec::new()
+    }
+
+    fn into_words(_: Vec<Self>) -> Vec<u32> {
+        Vec::new()
     }
 
     gemm!(matrixmultiply::dgemm);
@@ -281,48 +309,125 @@ pub struct HostTensors<'r, F = f32> {
     pub(super) memory: &'r mut HostMemory<F>,
 }
 
-/// What [`HostTensors`] keeps from one run to the next: the values of states, and buffers to write other tensors to.
+/// A tensor taken out to be written: the first elements of memory that may be larger.
 #[derive(Debug, Default)]
+pub struct Taken<X> {
+    memory: Vec<X>,
+    len: usize,
+}
+
+impl<X> std::ops::Deref for Taken<X> {
+    type Target = [X];
+
+    fn deref(&self) -> &[X] {
+        &self.memory[..self.len]
+    }
+}
+
+impl<X> std::ops::DerefMut for Taken<X> {
+    fn deref_mut(&mut self) -> &mut [X] {
+        &mut self.memory[..self.len]
+    }
+}
+
+impl<X: Copy + Default> Taken<X> {
+    /// `memory` as a tensor of `len` elements, made longer where it is too short.
+    fn new(mut memory: Vec<X>, len: usize) -> Self {
+        if memory.len() < len {
+            memory.resize(len, X::default());
+        }
+        Taken { memory, len }
+    }
+}
+
+/// What [`HostTensors`] keeps from one run to the next: the values of states, and the buffers of the memory plan.
+#[derive(Debug)]
 pub(super) struct HostMemory<F> {
     data: Vec<Host<F>>,
-    reals: Vec<Vec<F>>,
-    words: Vec<Vec<u32>>,
+    /// Beside each tensor its buffer, as on a device.
+    slots: Vec<Option<usize>>,
+    buffers: Vec<Slot>,
+    /// For copies of parts of tensors.
+    copies: Vec<Vec<F>>,
+}
+
+/// A buffer of the memory plan: at home, or with a tensor.
+#[derive(Debug)]
+struct Slot {
+    memory: Vec<u32>,
+    tenant: Option<TensorId>,
 }
 
 #[derive(Debug)]
 enum Host<F> {
     Empty,
-    Real(Vec<F>),
-    Packed(Vec<u32>),
+    Real(Taken<F>),
+    Packed(Taken<u32>),
     Constant(Arc<Constant>),
 }
 
-/// Takes the buffer out of `kept` that fits `len` elements best, or makes one; it holds anything. Fresh memory takes longer to
-/// get than most ops to run.
-fn buffer<X: Copy + Default>(kept: &mut Vec<Vec<X>>, len: usize) -> Vec<X> {
-    let fits = kept.iter().enumerate().filter(|(_, b)| b.capacity() >= len && b.capacity() / 2 <= len);
-    let best = fits.min_by_key(|(_, b)| b.capacity()).map(|(i, _)| i);
-    let mut buffer = best.map_or_else(Vec::new, |i| kept.swap_remove(i));
-    buffer.resize(len, X::default());
-    buffer
+impl<F: Real> HostMemory<F> {
+    /// Allocates everything that a run needs, as [`MemoryPlan`] says: states with their first values, parameters shared.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is not as much memory.
+    pub fn new(recording: &Recording) -> Result<Self> {
+        let plan = MemoryPlan::new(recording, Limits::of_the_host())?;
+        let buffers = plan.buffers.iter().map(|bytes| {
+            let mut memory = Vec::new();
+            let words = usize::try_from(bytes / 4).map_err(|_| no_memory(plan.total()))?;
+            if F::IN_WORDS {
+                memory.try_reserve_exact(words).map_err(|_| no_memory(plan.total()))?;
+                memory.resize(words, 0);
+            }
+            Ok(Slot { memory, tenant: None })
+        });
+        let buffers = buffers.collect::<Result<Vec<_>>>()?;
+        let mut data: Vec<Host<F>> = Vec::with_capacity(recording.tensors.len());
+        for (_, tensor, role) in recording.tensors() {
+            data.push(match role {
+                Role::Constant(c) if tensor.element == Element::Real && F::shared(c).is_none() => {
+                    let memory: Vec<F> = c.data.iter().map(|&v| F::from(v)).collect();
+                    Host::Real(Taken { len: memory.len(), memory })
+                }
+                Role::Constant(c) => Host::Constant(c.clone()),
+                _ => Host::Empty,
+            });
+        }
+        let mut memory = HostMemory { data, slots: plan.slots, buffers, copies: Vec::new() };
+        let mut host = HostTensors { recording, memory: &mut memory };
+        for (id, initial) in recording.states() {
+            let mut values = host.take_real(id);
+            values.fill(F::default());
+            values.iter_mut().zip(&initial.data).for_each(|(v, &x)| *v = F::from(x));
+            host.put_real(id, values);
+        }
+        Ok(memory)
+    }
+
+    /// The buffer of tensor `id`, taken back from whatever a partial run left in it.
+    fn take(&mut self, id: TensorId) -> Vec<u32> {
+        let Some(slot) = self.slots[id.0] else { return Vec::new() };
+        if let Some(tenant) = self.buffers[slot].tenant.replace(id) {
+            self.empty(tenant, slot);
+        }
+        std::mem::take(&mut self.buffers[slot].memory)
+    }
+
+    /// Moves tensor `id`'s memory back to its buffer.
+    fn empty(&mut self, id: TensorId, slot: usize) {
+        match std::mem::replace(&mut self.data[id.0], Host::Empty) {
+            Host::Real(v) => self.buffers[slot].memory = F::into_words(v.memory),
+            Host::Packed(v) => self.buffers[slot].memory = v.memory,
+            other => self.data[id.0] = other,
+        }
+    }
 }
 
-impl<F: Real> HostMemory<F> {
-    /// States with their first values, parameters shared, nothing else allocated.
-    pub fn new(recording: &Recording) -> Self {
-        let reals = |data: &[f32]| Host::Real(data.iter().map(|&v| F::from(v)).collect());
-        let data = recording.tensors().map(|(_, tensor, role)| match role {
-            Role::Passing | Role::Part { .. } => Host::Empty,
-            Role::Constant(c) if tensor.element == Element::Real && F::shared(c).is_none() => reals(&c.data),
-            Role::Constant(c) => Host::Constant(c.clone()),
-            Role::State(initial) => {
-                let mut values = initial.data.clone();
-                values.resize(tensor.len(), 0.0);
-                reals(&values)
-            }
-        });
-        HostMemory { data: data.collect(), reals: Vec::new(), words: Vec::new() }
-    }
+/// Says that there is not as much memory as a plan takes.
+pub(crate) fn no_memory(bytes: u64) -> Error {
+    let gib = bytes as f64 / (1u64 << 30) as f64;
+    Error::Input(format!("{gib:.2} GiB of memory are more than there is; use a smaller batch, `img_size` or `T`"))
 }
 
 impl<F: Real> HostTensors<'_, F> {
@@ -348,10 +453,10 @@ impl<F: Real> HostTensors<'_, F> {
 
     /// Takes a real tensor out to be written; if it is new it holds anything. A part of another is copied out, and back by
     /// [`HostTensors::put_real`].
-    pub fn take_real(&mut self, id: TensorId) -> Vec<F> {
+    pub fn take_real(&mut self, id: TensorId) -> Taken<F> {
         let len = self.recording.get(id).len();
         if self.recording.place(id).0 != id {
-            let mut copy = buffer(&mut self.memory.reals, len);
+            let mut copy = Taken::new(self.memory.copies.pop().unwrap_or_default(), len);
             let part = self.real(id);
             copy[..part.len()].copy_from_slice(part);
             return copy;
@@ -359,7 +464,7 @@ impl<F: Real> HostTensors<'_, F> {
         match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Real(v) => v,
             _ => {
-                let mut new = buffer(&mut self.memory.reals, len);
+                let mut new = Taken::new(F::from_words(self.memory.take(id)), len);
                 if cfg!(debug_assertions) {
                     new.fill(f32::NAN.into());
                 }
@@ -369,11 +474,11 @@ impl<F: Real> HostTensors<'_, F> {
     }
 
     /// Takes a packed tensor out to be written; zeros if it is new.
-    pub fn take_packed(&mut self, id: TensorId) -> Vec<u32> {
+    pub fn take_packed(&mut self, id: TensorId) -> Taken<u32> {
         match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Packed(v) => v,
             _ => {
-                let mut new = buffer(&mut self.memory.words, self.recording.get(id).len());
+                let mut new = Taken::new(self.memory.take(id), self.recording.get(id).len());
                 new.fill(0);
                 new
             }
@@ -381,7 +486,7 @@ impl<F: Real> HostTensors<'_, F> {
     }
 
     /// Puts a real tensor back.
-    pub fn put_real(&mut self, id: TensorId, v: Vec<F>) {
+    pub fn put_real(&mut self, id: TensorId, v: Taken<F>) {
         let (of, offset) = self.recording.place(id);
         if of == id {
             self.memory.data[id.0] = Host::Real(v);
@@ -390,20 +495,21 @@ impl<F: Real> HostTensors<'_, F> {
         let mut whole = self.take_real(of);
         whole[offset..offset + v.len()].copy_from_slice(&v);
         self.put_real(of, whole);
-        self.memory.reals.push(v);
+        self.memory.copies.push(v.memory);
     }
 
     /// Puts a packed tensor back.
-    pub fn put_packed(&mut self, id: TensorId, v: Vec<u32>) {
+    pub fn put_packed(&mut self, id: TensorId, v: Taken<u32>) {
         self.memory.data[id.0] = Host::Packed(v);
     }
 
     /// Hands on the memory of a tensor that nothing will read again.
     pub fn free(&mut self, id: TensorId) {
-        match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
-            Host::Real(v) => self.memory.reals.push(v),
-            Host::Packed(v) => self.memory.words.push(v),
-            Host::Empty | Host::Constant(_) => {}
+        if let Some(slot) = self.memory.slots[id.0]
+            && self.memory.buffers[slot].tenant == Some(id)
+        {
+            self.memory.buffers[slot].tenant = None;
+            self.memory.empty(id, slot);
         }
     }
 }

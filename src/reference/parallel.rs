@@ -13,6 +13,17 @@ pub fn wide<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Starts the threads, and has each of them ask for memory: what an allocator sets aside for a thread is then taken before
+/// anyone asks how much is left.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn start() {
+    rayon::broadcast(|_| drop(std::hint::black_box(Box::new(0u8))));
+}
+
+/// There are no threads to start.
+#[cfg(target_arch = "wasm32")]
+pub fn start() {}
+
 /// Runs `f` on every item.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {

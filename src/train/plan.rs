@@ -241,7 +241,7 @@ impl TrainingPlan {
     /// As [`TrainingPlan::new`].
     pub fn in_f64(checkpoint: Checkpoint, settings: Settings) -> Result<Self> {
         let recorded = record(&checkpoint, settings, Limits::default())?;
-        let program = Program::Exact(Box::new(Executor::in_precision(recorded.recording)));
+        let program = Program::Exact(Box::new(Executor::in_precision(recorded.recording)?));
         Ok(TrainingPlan { program, base: checkpoint, settings, map: recorded.map })
     }
 

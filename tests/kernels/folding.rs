@@ -146,7 +146,7 @@ fn folded_grids_leave_nothing_out() {
         let [x, y, z] = op.dispatch(&recording).groups.fold(3).unwrap();
         assert!(y == 3 && (x == 3 || z == 3), "{} in {x} × {y} × {z}", op.kernel().stem);
     }
-    let mut all = vec![("f32 twin".to_owned(), Executor::new(recording).run(&[]).unwrap())];
+    let mut all = vec![("f32 twin".to_owned(), Executor::new(recording).unwrap().run(&[]).unwrap())];
     for context in crate::common::contexts(Limits { groups: 3, ..Limits::default() }) {
         let outputs = pollster::block_on(async { Plan::new(&context, record()).await?.run(&[]).await });
         all.push((context.name().to_owned(), outputs.unwrap()));

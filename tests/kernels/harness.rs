@@ -239,7 +239,7 @@ pub fn count(r: &mut Recording, name: &str, id: TensorId) {
 
 /// What `record` gives: on the host first, then on every adapter, each with its name.
 pub fn run(record: impl Fn() -> Recording) -> Vec<(String, Outputs)> {
-    let mut executor = Executor::new(record());
+    let mut executor = Executor::new(record()).unwrap();
     let mut all = vec![("f32 twin".to_owned(), executor.run(&[]).unwrap())];
     assert_eq!(executor.run(&[]).unwrap(), all[0].1, "a second run, in the buffers of the first");
     for context in contexts() {
