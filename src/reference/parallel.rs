@@ -20,6 +20,18 @@ pub fn start() {
     rayon::broadcast(|_| drop(std::hint::black_box(Box::new(0u8))));
 }
 
+/// How many threads work at once.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// How many threads work at once.
+#[cfg(target_arch = "wasm32")]
+pub fn threads() -> usize {
+    1
+}
+
 /// There are no threads to start.
 #[cfg(target_arch = "wasm32")]
 pub fn start() {}
@@ -53,12 +65,16 @@ pub fn for_each_with<I: Send, S>(
     f: impl Fn(&mut S, I) + Sync + Send,
 ) {
     use rayon::prelude::*;
-    items.into_par_iter().for_each_init(new, |scratch, item| {
-        wide(
-            #[inline(always)]
-            || f(scratch, item),
-        )
-    });
+    items.into_par_iter().for_each_init(
+        new,
+        #[inline(always)]
+        |scratch, item| {
+            wide(
+                #[inline(always)]
+                || f(scratch, item),
+            )
+        },
+    );
 }
 
 /// [`for_each`] with scratch memory that `new` makes and all items share.

@@ -22,30 +22,110 @@ pub struct Product<'a, F> {
     pub channels_out: usize,
 }
 
-/// The tokens one task works through: few enough that their lists of spikes stay in the cache.
-const BLOCK: usize = 32;
+/// The tokens × timesteps that one task works through: few enough that their lists of spikes stay in the cache, many enough that
+/// the weights are worth fetching.
+const BLOCK_ROWS: usize = 128;
 
-/// For each row the sum of the weights that its part of `list` selects (the part that ends at its `ends`), times its scale plus
-/// its shift.
-#[inline(always)]
-fn add_rows<F: Real>(weights: &[[F; 32]], list: &[u32], ends: &[usize], scale_shift: &[[F; 8]], sums: &mut [[F; 32]]) {
-    let mut start = 0;
-    for (sum, &end) in sums.iter_mut().zip(ends) {
-        let mut s = [F::default(); 32];
-        for &k in &list[start..end] {
-            for (s, &w) in s.iter_mut().zip(&weights[k as usize]) {
-                *s = *s + w;
-            }
-        }
-        *sum = s;
-        start = end;
+/// Lists of the rows of weights that rows of spikes select, one after another.
+#[derive(Default)]
+struct Selected {
+    list: Vec<u32>,
+    len: usize,
+    /// Where each row's part ends.
+    ends: Vec<usize>,
+}
+
+impl Selected {
+    fn clear(&mut self) {
+        self.len = 0;
+        self.ends.clear();
     }
-    for sum in sums {
-        for (y, a) in sum.chunks_exact_mut(4).zip(scale_shift) {
-            for (i, y) in y.iter_mut().enumerate() {
-                *y = *y * a[i] + a[4 + i];
+
+    /// Adds the rows of weights `first + i` for every set bit i of `word`, ascending. Each byte writes eight places and keeps as
+    /// many as it has spikes, as a branch for each spike would be guessed wrong too often.
+    #[inline(always)]
+    fn push(&mut self, first: u32, word: u32) {
+        if self.list.len() < self.len + 40 {
+            self.list.resize((2 * self.len).max(1024), 0);
+        }
+        let (room, _) = self.list[self.len..].as_chunks_mut::<40>();
+        let mut n = 0;
+        for (byte, first) in word.to_le_bytes().into_iter().zip((first..).step_by(8)) {
+            // At most 24 are there already.
+            for (out, &bit) in room[0][n & 31..][..8].iter_mut().zip(&SET_BITS[byte as usize]) {
+                *out = first + u32::from(bit);
+            }
+            n += byte.count_ones() as usize;
+        }
+        self.len += n;
+    }
+}
+
+/// The set bits of every byte, ascending, then zeros.
+const SET_BITS: [[u8; 8]; 256] = {
+    let mut all = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut bit, mut n) = (0, 0);
+        while bit < 8 {
+            if byte >> bit & 1 == 1 {
+                all[byte][n] = bit as u8;
+                n += 1;
+            }
+            bit += 1;
+        }
+        byte += 1;
+    }
+    all
+};
+
+/// A tile of 32 outputs: its rows of weights, and 32 scales and shifts.
+#[derive(Clone, Copy)]
+struct Tile<'a, F> {
+    weights: &'a [[F; 32]],
+    scale: [F; 32],
+    shift: [F; 32],
+}
+
+impl<F: Real> Tile<'_, F> {
+    /// Adds row `k` of the weights.
+    #[inline(always)]
+    fn add(&self, k: u32, sum: &mut [F; 32]) {
+        for (s, &w) in sum.iter_mut().zip(&self.weights[k as usize]) {
+            *s = *s + w;
+        }
+    }
+
+    /// `sum · scale + shift`.
+    #[inline(always)]
+    fn normalise(&self, sum: &[F; 32], y: &mut [F; 32]) {
+        for (c, y) in y.iter_mut().enumerate() {
+            *y = sum[c] * self.scale[c] + self.shift[c];
+        }
+    }
+}
+
+/// For each row of `selected` the sums of the weights that it selects in one tile, and in a second one if `PAIR`, normalised,
+/// into `sums` `[tiles][rows]`. The sums of two tiles need not wait for each other.
+#[inline(always)]
+fn add_rows<F: Real, const PAIR: bool>(tiles: [Tile<F>; 2], selected: &Selected, sums: &mut [[F; 32]]) {
+    let [a, b] = tiles;
+    let (of_a, of_b) = sums.split_at_mut(selected.ends.len());
+    let mut start = 0;
+    for (row, &end) in selected.ends.iter().enumerate() {
+        let mut sum_a = [F::default(); 32];
+        let mut sum_b = [F::default(); 32];
+        for &k in &selected.list[start..end] {
+            a.add(k, &mut sum_a);
+            if PAIR {
+                b.add(k, &mut sum_b);
             }
         }
+        a.normalise(&sum_a, &mut of_a[row]);
+        if PAIR {
+            b.normalise(&sum_b, &mut of_b[row]);
+        }
+        start = end;
     }
 }
 
@@ -55,7 +135,8 @@ impl<F: Real> Product<'_, F> {
     }
 
     /// The rows of weights (tap, word, bit) that the spikes of token `token` at timestep `step` select, ascending.
-    fn active(&self, step: usize, token: usize, list: &mut Vec<u32>) {
+    #[inline(always)]
+    fn select(&self, step: usize, token: usize, selected: &mut Selected) {
         let words_in = self.words_in();
         let Shape { height, width, .. } = self.shape;
         let (line, column) = (token / width % height, token % width);
@@ -70,84 +151,122 @@ impl<F: Real> Product<'_, F> {
             }
             let at = (step * self.shape.rows() + from) * words_in;
             for (w, &word) in self.spikes[at..at + words_in].iter().enumerate() {
-                let mut left = word;
-                while left != 0 {
-                    list.push(((tap * words_in + w) * 32) as u32 + left.trailing_zeros());
-                    left &= left - 1;
-                }
+                selected.push(((tap * words_in + w) * 32) as u32, word);
             }
         }
+        selected.ends.push(selected.len);
     }
 
-    /// Calls `each(step, token within the block, o_tile, y)` for 32 normalised outputs at a time, timesteps innermost.
-    fn block(&self, first: usize, tokens: usize, mut each: impl FnMut(usize, usize, usize, &[F; 32])) {
-        let steps = self.shape.steps;
-        let mut list = Vec::new();
-        let mut ends = Vec::with_capacity(tokens * steps);
-        for token in first..first + tokens {
-            for step in 0..steps {
-                self.active(step, token, &mut list);
-                ends.push(list.len());
-            }
-        }
+    #[inline(always)]
+    fn tile(&self, o_tile: usize) -> Tile<'_, F> {
         let depth = self.taps * self.words_in() * 32;
-        let mut sums = vec![[F::default(); 32]; ends.len()];
-        for o_tile in 0..self.channels_out.div_ceil(32) {
-            // One tile of weights stays in the cache while all the block's spikes select from it.
-            let (weights, _) = self.weights[o_tile * depth * 32..(o_tile + 1) * depth * 32].as_chunks::<32>();
-            let (scale_shift, _) = self.scale_shift[o_tile * 64..(o_tile + 1) * 64].as_chunks::<8>();
-            parallel::wide(
-                #[inline(always)]
-                || add_rows(weights, &list, &ends, scale_shift, &mut sums),
-            );
-            for (row, sum) in sums.iter().enumerate() {
-                each(row % steps, row / steps, o_tile, sum);
-            }
+        let (weights, _) = self.weights[o_tile * depth * 32..(o_tile + 1) * depth * 32].as_chunks::<32>();
+        let mut tile = Tile { weights, scale: [F::default(); 32], shift: [F::default(); 32] };
+        for (i, of_four) in self.scale_shift[o_tile * 64..(o_tile + 1) * 64].chunks_exact(8).enumerate() {
+            tile.scale[i * 4..][..4].copy_from_slice(&of_four[..4]);
+            tile.shift[i * 4..][..4].copy_from_slice(&of_four[4..]);
         }
+        tile
+    }
+
+    /// Calls `each(out, place, y)` for each token's 32 normalised outputs of each tile, `y` `[T][32]`; `out` is the slice of the
+    /// result, rows of `row` elements, that `place.token` counts from, one for each timestep.
+    fn for_each_token<X: Send>(
+        &self,
+        out: &mut [X],
+        row: usize,
+        each: impl Fn(&mut [&mut [X]], Place, &[[F; 32]]) + Sync + Send,
+    ) {
+        let steps = self.shape.steps;
+        let block = (BLOCK_ROWS / steps).min(self.shape.rows().div_ceil(parallel::threads())).max(1);
+        let blocks: Vec<_> = parallel::row_blocks(out, steps, row, block).into_iter().enumerate().collect();
+        let tiles = self.channels_out.div_ceil(32);
+        parallel::for_each_with(
+            blocks,
+            <(Selected, Vec<[F; 32]>)>::default,
+            #[inline(always)]
+            |(selected, sums), (i, mut out)| {
+                let (first, tokens) = (i * block, out[0].len() / row);
+                selected.clear();
+                for token in first..first + tokens {
+                    (0..steps).for_each(|step| self.select(step, token, selected));
+                }
+                sums.resize(2 * tokens * steps, [F::default(); 32]);
+                // Two tiles' weights stay in the cache while all the block's spikes select from them.
+                for o_tile in (0..tiles).step_by(2) {
+                    let n = (tiles - o_tile).min(2);
+                    let pair = [self.tile(o_tile), self.tile(o_tile + n - 1)];
+                    match n {
+                        2 => add_rows::<F, true>(pair, selected, sums),
+                        _ => add_rows::<F, false>(pair, selected, sums),
+                    }
+                    for (n, sums) in sums.chunks_exact(tokens * steps).enumerate().take(n) {
+                        for (token, y) in sums.chunks_exact(steps).enumerate() {
+                            each(&mut out, Place { first, token, o_tile: o_tile + n }, y);
+                        }
+                    }
+                }
+            },
+        );
     }
 
     /// `y = [relu](sum · scale + shift) [+ residual]` into rows of `row` floats, from channel `first_channel` on.
     pub fn real(&self, row: usize, first_channel: usize, relu: bool, residual: Option<&[F]>, out: &mut [F]) {
-        let blocks = parallel::row_blocks(out, self.shape.steps, row, BLOCK);
-        parallel::for_each(blocks.into_iter().enumerate().collect(), |(i, mut block)| {
-            let tokens = block[0].len() / row;
-            self.block(i * BLOCK, tokens, |step, token, o_tile, y| {
+        let rows = self.shape.rows();
+        self.for_each_token(
+            out,
+            row,
+            #[inline(always)]
+            |out: &mut [&mut [F]], Place { first, token, o_tile }: Place, y: &[[F; 32]]| {
                 let n = (4 * vectors(self.channels_out) - o_tile * 32).min(32);
                 let at = token * row + first_channel + o_tile * 32;
-                let out = &mut block[step][at..at + n];
-                out.copy_from_slice(&y[..n]);
-                if relu {
-                    out.iter_mut().for_each(|y| *y = if *y > F::default() { *y } else { F::default() });
+                for (step, y) in y.iter().enumerate() {
+                    let out = &mut out[step][at..at + n];
+                    out.copy_from_slice(&y[..n]);
+                    if relu {
+                        out.iter_mut().for_each(|y| *y = if *y > F::default() { *y } else { F::default() });
+                    }
+                    if let Some(residual) = residual {
+                        let at = (step * rows + first) * row + at;
+                        out.iter_mut().zip(&residual[at..at + n]).for_each(|(y, &u)| *y = *y + u);
+                    }
                 }
-                if let Some(residual) = residual {
-                    let at = (step * self.shape.rows() + i * BLOCK) * row + at;
-                    out.iter_mut().zip(&residual[at..at + n]).for_each(|(y, &u)| *y = *y + u);
-                }
-            });
-        });
+            },
+        );
     }
 
     /// LIF over T of `sum · scale + shift` into rows of `row` words, from word `first_word` of each row on; `minus_plane` is
     /// where a ternary neuron's minus words lie after its plus words.
     pub fn fire(&self, lif: &Lif<F>, row: usize, first_word: usize, minus_plane: Option<usize>, out: &mut [u32]) {
-        let blocks = parallel::row_blocks(out, self.shape.steps, row, BLOCK);
-        parallel::for_each(blocks.into_iter().enumerate().collect(), |(i, mut block)| {
-            let tokens = block[0].len() / row;
-            let mut v = [lif.v_reset; 32];
-            self.block(i * BLOCK, tokens, |step, token, o_tile, y| {
-                if step == 0 {
-                    v = [lif.v_reset; 32];
-                }
+        self.for_each_token(
+            out,
+            row,
+            #[inline(always)]
+            |out: &mut [&mut [u32]], Place { token, o_tile, .. }: Place, y: &[[F; 32]]| {
                 let n = (self.channels_out - o_tile * 32).min(32);
-                let (plus, minus) = lif.word(&mut v[..n], &y[..n], minus_plane.is_some());
                 let at = token * row + first_word + o_tile;
-                block[step][at] = plus;
-                if let Some(plane) = minus_plane {
-                    block[step][at + plane] = minus;
+                let mut v = [lif.v_reset; 32];
+                for (step, y) in y.iter().enumerate() {
+                    let (plus, minus) = lif.word(&mut v[..n], &y[..n], minus_plane.is_some());
+                    out[step][at] = plus;
+                    if let Some(plane) = minus_plane {
+                        out[step][at + plane] = minus;
+                    }
                 }
-            });
-        });
+            },
+        );
     }
+}
+
+/// Where a token's outputs belong.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first token of its block.
+    first: usize,
+    /// The token within its block.
+    token: usize,
+    /// The tile of 32 outputs.
+    o_tile: usize,
 }
 
 impl<F: Real> Lif<F> {
