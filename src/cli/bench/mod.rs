@@ -195,14 +195,17 @@ impl Bench {
         let times = (0..self.runs).map(|_| Ok(run(&mut session)?.0)).collect::<Result<_>>()?;
         let mut measured = Measured { batch, prepared, first, times, ..Measured::default() };
         if timed {
-            let counted = session.run_blocking(&input, timesteps, Options { count: true, ..options })?;
-            let rates = counted.counts.iter().map(|c| (c.layer.clone(), c.rate())).collect();
             let mut part = batch;
             let ops = self.op_times(|| {
                 let (images, ops) = pollster::block_on(session.run_timed(&input, timesteps, options))?;
                 part = images;
                 Ok(ops)
             })?;
+            // Another plan, which the memory may not hold beside the first.
+            drop(session);
+            let mut session = Session::new(model.clone(), device.clone());
+            let counted = session.run_blocking(&input, timesteps, Options { count: true, ..options })?;
+            let rates = counted.counts.iter().map(|c| (c.layer.clone(), c.rate())).collect();
             measured.breakdown = Some(Breakdown { images: part, ops, rates });
         }
         if matches!(device, Device::Gpu(_)) {
