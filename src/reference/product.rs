@@ -2,6 +2,7 @@
 //! weights is added; then batch norm and LIF over T, fused as the kernel fuses them.
 
 use super::{HostTensors, Lif, Real, parallel};
+use crate::aligned::Aligned;
 use crate::kernels::product::{Epilogue, SpikeProduct};
 use crate::tensor::{Element, Shape, vectors, words};
 
@@ -183,7 +184,7 @@ impl<F: Real> Product<'_, F> {
         let tiles = self.channels_out.div_ceil(32);
         parallel::for_each_with(
             blocks,
-            <(Selected, Vec<[F; 32]>)>::default,
+            || (Selected::default(), Aligned::<F>::default()),
             #[inline(always)]
             |(selected, sums), (i, mut out)| {
                 let (first, tokens) = (i * block, out[0].len() / row);
@@ -194,7 +195,8 @@ impl<F: Real> Product<'_, F> {
                         self.select(step, token, selected);
                     }
                 }
-                sums.resize(2 * tokens * steps, [F::default(); 32]);
+                *sums = std::mem::take(sums).reuse(2 * tokens * steps * 32);
+                let (sums, _) = sums.as_chunks_mut::<32>();
                 // Two tiles' weights stay in the cache while all the block's spikes select from them.
                 for o_tile in (0..tiles).step_by(2) {
                     let n = (tiles - o_tile).min(2);
