@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::training::Training;
 use crate::checkpoint::Checkpoint;
 use crate::cli::forward::read_input;
 use crate::cli::grad::read_labels;
@@ -19,16 +20,16 @@ use crate::error::clip;
 use crate::layers::Options;
 use crate::model::Model;
 use crate::session::{Device, Input, Session};
-use crate::train::adamw::AdamW;
-use crate::train::gradients::{check_batch, one_hot};
-use crate::train::plan::{Images, Schedule, Settings, TrainingPlan};
 
 /// Serves until standard input ends.
 pub(super) fn serve(checkpoint: Checkpoint, input: &Path, train: bool, run: &RunArgs) -> Result<ExitCode> {
     let device = run.open()?;
     let name = device.name().to_owned();
     let mut served = if train {
-        Served::Training(Box::new(Training::new(checkpoint, input, device, run)?))
+        let images = read_input(input, &checkpoint.config)?;
+        let labels = read_labels(input, images.batch)?;
+        let training = Training::new(checkpoint, &images, &labels, device, run);
+        Served::Training(Box::new(training.with_context(|| input.display().to_string())?))
     } else {
         Served::Inference(Box::new(Inference::new(checkpoint, input, device, run)?))
     };
@@ -66,7 +67,7 @@ impl Served {
     fn batch(&self) -> usize {
         match self {
             Served::Inference(inference) => inference.input.batch,
-            Served::Training(training) => training.batch,
+            Served::Training(training) => training.batch(),
         }
     }
 
@@ -113,65 +114,6 @@ impl Inference {
 
     fn run(&mut self) -> Result<()> {
         self.logits = Some(self.session.run_blocking(&self.input, self.timesteps, self.options)?.logits);
-        Ok(())
-    }
-}
-
-struct Training {
-    /// What the plan is made from when the first step is asked for.
-    start: Option<(Checkpoint, Device)>,
-    plan: Option<TrainingPlan>,
-    settings: Settings,
-    batch: usize,
-    classes: usize,
-    /// `[B][H][W][C]`.
-    pixels: Vec<f32>,
-    /// `[B][classes]`.
-    targets: Vec<f32>,
-    steps: u64,
-    logits: Option<Vec<Vec<f32>>>,
-}
-
-impl Training {
-    fn new(mut checkpoint: Checkpoint, input: &Path, device: Device, run: &RunArgs) -> Result<Self> {
-        if let Some(timesteps) = run.timesteps {
-            checkpoint.config.timesteps = timesteps;
-        }
-        let config = &checkpoint.config;
-        let at = input.display();
-        let images = read_input(input, config)?;
-        if images.timesteps.is_some() {
-            bail!("{at}: `x` is a sequence; training takes images, [B, C, H, W]");
-        }
-        let labels = read_labels(input, images.batch)?;
-        check_batch(config, &images, &labels)?;
-        let (batch, classes, channels) = (images.batch, config.num_classes, config.in_chans);
-        let mut pixels = Vec::with_capacity(images.data.len());
-        for image in images.data.chunks_exact(channels * config.img_size.pow(2)) {
-            let plane = image.len() / channels;
-            pixels.extend((0..plane).flat_map(|i| image[i..].iter().step_by(plane)));
-        }
-        let targets = one_hot(&labels, classes);
-        let settings = Settings { batch, micro_batches: 1, order: run.options().order, ..Settings::default() };
-        let start = Some((checkpoint, device));
-        Ok(Training { start, plan: None, settings, batch, classes, pixels, targets, steps: 0, logits: None })
-    }
-
-    fn step(&mut self) -> Result<()> {
-        if let Some((checkpoint, device)) = self.start.take() {
-            let plan = pollster::block_on(TrainingPlan::new(&device, checkpoint, self.settings));
-            self.plan = Some(plan?);
-        }
-        let Some(plan) = &mut self.plan else { bail!("the training plan could not be made; see the first answer") };
-        let AdamW { lr, weight_decay, .. } = AdamW::default();
-        let schedule = Schedule { step: self.steps + 1, lr, weight_decay, ema_decay: 0.0 };
-        let images = Images { pixels: &self.pixels, targets: &self.targets };
-        let result = pollster::block_on(plan.step(&[images], schedule))?;
-        self.steps += 1;
-        self.logits = Some(result.logits.chunks_exact(self.classes).map(<[f32]>::to_vec).collect());
-        if result.skipped {
-            bail!("step {}: the gradient is not finite; use another model or input", self.steps);
-        }
         Ok(())
     }
 }
