@@ -5,6 +5,7 @@ import fnmatch
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -62,7 +63,9 @@ def peer_commands(args):
     jelly, compiled = ["--neurons", "spikingjelly", *layout], ["--neurons", "loop", "--compile", *layout]
     found = {"SpikingJelly": (jelly, True), "torch.compile": (compiled, True)}
     if args.torch_device == "cuda":
-        found |= {f"{name} AMP": ([*flags, "--amp"], False) for name, (flags, _) in found.items()}
+        # Which of them is fastest depends on the card and the batch.
+        found["torch.compile, CUDA graphs"] = ([*compiled, "--graphs"], True)
+        found |= {f"{name}, AMP": ([*flags, "--amp"], False) for name, (flags, _) in found.items()}
     return found
 
 
@@ -137,7 +140,7 @@ def start(case, args, model, batch, folder, failed):
     for name, command, options in specs:
         progress(f"{case.name}: starting {name}")
         try:
-            started.append(Contestant(name, command, folder / f"{name.replace(' ', '-')}.log", args.limit, **options))
+            started.append(Contestant(name, command, folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.log", args.limit, **options))
         except (Failed, OSError) as error:
             failed[name] = str(error)
     return started
@@ -179,7 +182,8 @@ def compare(case, args, folder):
         reference = logits[contestants[0].name]
         # Batch statistics are rounded, so in training, as with a model of one's own, spikes may differ.
         tolerance = None if args.model or case.train else 1e-5
-        seconds, first, warm = race(contestants, args.warmups - 1, args.runs, args.budget, lambda text: progress(f"{case.name}: {text}"))
+        seconds, first, warm = race(contestants, args.warmups - 1, args.runs, args.budget, failed,
+                                    lambda text: progress(f"{case.name}: {text}"))
         for contestant in contestants:
             name = contestant.name
             result["contestants"].append(dict(

@@ -99,24 +99,35 @@ class Contestant:
             self.process.wait()
 
 
-def race(contestants, warmups, runs, budget, progress):
+def race(contestants, warmups, runs, budget, failed, progress):
     """Times one run of each in turn, `runs` rounds or as many as fit in `budget` seconds, at least three.
 
-    Returns (seconds by name, peak bytes of warm-up by name, peak bytes of timed runs by name)."""
-    cold, warm, seconds = {}, {}, {c.name: [] for c in contestants}
-    for contestant in contestants:
+    Who fails is closed and goes from the list `contestants` to `failed`, by name with the reason. Returns (seconds by name, peak
+    bytes of everything before the timed runs by name, peak bytes of timed runs by name)."""
+    first, warm, seconds = {}, {}, {c.name: [] for c in contestants}
+
+    def attempt(contestant, action):
+        try:
+            return action()
+        except Failed as error:
+            failed[contestant.name] = str(error)
+            contestants.remove(contestant)
+            contestant.close()
+
+    for contestant in list(contestants):
         for i in range(warmups):
             progress(f"{contestant.name}: warm-up {i + 1} of {warmups}")
-            contestant.run()
-        cold[contestant.name] = contestant.peak()
+            if attempt(contestant, contestant.run) is None:
+                break
+        first[contestant.name] = contestant.peak()
         contestant.reset_peak()
     start = time.monotonic()
     for i in range(runs):
         if i >= 3 and time.monotonic() - start > budget:
             break
         progress(f"round {i + 1} of {runs}")
-        for contestant in contestants:
-            seconds[contestant.name].append(contestant.run())
+        for contestant in list(contestants):
+            seconds[contestant.name].append(attempt(contestant, contestant.run))
     for contestant in contestants:
         warm[contestant.name] = contestant.peak()
-    return seconds, cold, warm
+    return seconds, first, warm

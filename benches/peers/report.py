@@ -30,6 +30,11 @@ def agreement(check):
 def table(results):
     """Markdown: one line a contestant, one section a case."""
     lines = []
+    if machine := results.get("machine"):
+        versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+        devices = dict.fromkeys(f"{c['name']}: {c['device']}" for case in results["cases"] for c in case["contestants"])
+        lines += [f"{machine['processor']}, {machine['threads']} threads; {machine['system']}; {machine['spikeshade']}; {versions}.",
+                  "", *(f"- {device}" for device in devices)]
     for case in results["cases"]:
         rate = f", {case['rate'] * 100:.0f} % firing" if case.get("rate") else ""
         lines += ["", f"### {case['name']}", "", f"{case['title']}{rate}", ""]
