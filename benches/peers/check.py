@@ -104,7 +104,9 @@ def main():
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "spikeshade")
     args = parser.parse_args()
     checks = Checks()
-    for path in sorted((ROOT / "tests" / "fixtures").glob("*.safetensors")):
+    fixtures = sorted((ROOT / "tests" / "fixtures").glob("*.safetensors"))
+    checks.expect(bool(fixtures), f"{len(fixtures)} fixtures found")
+    for path in fixtures:
         check_fixture(checks, path)
     if args.binary.is_file():
         with tempfile.TemporaryDirectory() as folder:

@@ -59,8 +59,8 @@ QUICK = ("2-256/b1", "2-256/b16")
 
 def peer_commands(args):
     """{name: (flags of peer.py, whether its arithmetic is f32)}: for each, what was fastest of what a user could choose."""
-    layout = ["--channels-last", "--fold"]
-    jelly, compiled = ["--neurons", "spikingjelly", *layout], ["--neurons", "loop", "--compile", *layout]
+    jelly = ["--neurons", "spikingjelly", "--channels-last", "--fold"]
+    compiled = ["--neurons", "loop", "--compile", "--channels-last"]
     found = {"SpikingJelly": (jelly, True), "torch.compile": (compiled, True)}
     if args.torch_device == "cuda":
         # Which of them is fastest depends on the card and the batch.
@@ -80,7 +80,7 @@ def parse():
     parser.add_argument("--runs", type=int, default=15, help="timed rounds, at most")
     parser.add_argument("--warmups", type=int, default=2, help="runs of each before them")
     parser.add_argument("--budget", type=float, default=40, metavar="SECONDS", help="no new round of a case after this time; at least three")
-    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="the longest wait for one answer, compiling included")
+    parser.add_argument("--limit", type=float, default=600, metavar="SECONDS", help="the longest wait for one answer, compiling included")
     parser.add_argument("--quick", action="store_true", help="two cases, three rounds")
     parser.add_argument("--list", action="store_true", help="list the cases and end")
     args = parser.parse_args()
