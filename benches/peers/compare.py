@@ -57,9 +57,9 @@ CASES = [
 QUICK = ("2-256/b1", "2-256/b16")
 
 
-def peer_commands(args):
+def peer_commands(args, train):
     """{name: (flags of peer.py, whether its arithmetic is f32)}: for each, what was fastest of what a user could choose."""
-    jelly = ["--neurons", "spikingjelly", "--channels-last", "--fold"]
+    jelly = ["--neurons", "spikingjelly", *([] if train else ["--channels-last", "--fold"])]
     compiled = ["--neurons", "loop", "--compile", "--channels-last"]
     found = {"SpikingJelly": (jelly, True), "torch.compile": (compiled, True)}
     if args.torch_device == "cuda":
@@ -133,7 +133,7 @@ def start(case, args, model, batch, folder, failed):
     """Every contestant that starts, the reference first; the others' reasons go to `failed`."""
     train = ["--train"] if case.train else []
     specs = [(name, [sys.executable, HERE / "peer.py", "--model", model, "--input", batch, "--torch-device", args.torch_device, *flags, *train],
-              dict(exact=exact, environment=os.environ | MALLOC)) for name, (flags, exact) in peer_commands(args).items()]
+              dict(exact=exact, environment=os.environ | MALLOC)) for name, (flags, exact) in peer_commands(args, case.train).items()]
     specs += [(f"Spikeshade {device}", [args.binary, "bench", "--serve", "--model", model, "--input", batch, "--device", device, *train],
                dict(ours=True)) for device in args.device]
     started = []
