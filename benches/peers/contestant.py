@@ -42,7 +42,9 @@ class Contestant:
             raise Failed(f"no answer within {self.limit:.0f} s")
         if line is CLOSED:
             lines = self.log.read_text(errors="replace").strip().splitlines()
-            raise Failed(f"ended with code {self.process.wait()}: {lines[-1] if lines else 'no message'}")
+            # Spikeshade's message begins with "error", a traceback ends with one.
+            why = next((line for line in lines if line.startswith("error")), lines[-1] if lines else "no message")
+            raise Failed(f"ended with code {self.process.wait()}: {why}")
         answer = json.loads(line)
         if "error" in answer:
             raise Failed(answer["error"])
