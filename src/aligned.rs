@@ -28,15 +28,13 @@ fn lines<X>(len: usize) -> usize {
 impl<X: Pod> Aligned<X> {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        Aligned { lines: vec![Line::zeroed(); lines::<X>(len)], len, of: PhantomData }
+        Aligned { lines: bytemuck::allocation::zeroed_vec(lines::<X>(len)), len, of: PhantomData }
     }
 
-    /// `len` zeros, or `None` if there is not as much memory.
+    /// `len` zeros, or `None` if there is not as much memory. The system gives pages of zeros when they are first touched.
     pub fn try_zeros(len: usize) -> Option<Self> {
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(lines::<X>(len)).ok()?;
-        memory.resize(lines::<X>(len), Line::zeroed());
-        Some(Aligned { lines: memory, len, of: PhantomData })
+        let memory = bytemuck::allocation::try_zeroed_slice_box(lines::<X>(len)).ok()?;
+        Some(Aligned { lines: memory.into_vec(), len, of: PhantomData })
     }
 
     /// The same memory as `len` elements of another type, made larger where it is too small; what they hold is not said.

@@ -174,6 +174,15 @@ impl Recording {
         })
     }
 
+    /// Lets go of the first values of what stays from run to run, once they are where they are updated.
+    pub(crate) fn forget_first_values(&mut self) {
+        for role in &mut self.roles {
+            if let Role::State(initial) = role {
+                *initial = Arc::new(Constant { name: initial.name.clone(), data: Aligned::default() });
+            }
+        }
+    }
+
     /// Whether `inputs` fit the input tensors.
     pub(crate) fn check_inputs(&self, inputs: &[&[f32]]) -> Result<()> {
         if inputs.len() != self.inputs.len() {

@@ -50,7 +50,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Gpu`] if something exceeds the device's limits or memory, [`Error::DeviceLost`].
-    pub async fn new(context: &Arc<Context>, recording: Recording) -> Result<Plan> {
+    pub async fn new(context: &Arc<Context>, mut recording: Recording) -> Result<Plan> {
         let limits = context.limits();
         let memory = MemoryPlan::new(&recording, limits)?;
         let dispatches: Vec<_> = recording.ops().map(|op| (op.layer(), op.dispatch(&recording))).collect();
@@ -141,6 +141,7 @@ impl Plan {
             }
         };
         drop(dispatches);
+        recording.forget_first_values();
         Ok(Plan {
             context: context.clone(),
             recording,

@@ -31,10 +31,11 @@ impl<F: Real> Executor<F> {
     ///
     /// # Errors
     /// [`Error::Input`](crate::Error::Input) if there is not as much memory.
-    pub fn in_precision(recording: Recording) -> Result<Self> {
+    pub fn in_precision(mut recording: Recording) -> Result<Self> {
         parallel::start();
         let last_uses = recording.last_uses();
         let memory = HostMemory::new(&recording)?;
+        recording.forget_first_values();
         // An allocation that fails inside a twin ends the process; asked for like this, it is an error.
         let extra = scratch(&recording);
         let had = usize::try_from(extra).is_ok_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
