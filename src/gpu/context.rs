@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Adapters, Limits};
+use super::{Adapters, Capabilities, Limits, Variants};
 use crate::kernels::Dispatch;
 use crate::recording::Constant;
 use crate::{Error, Result};
@@ -17,6 +17,7 @@ pub struct Context {
     limits: Limits,
     name: String,
     timestamps: bool,
+    capabilities: Capabilities,
     lost: Arc<Mutex<Option<String>>>,
     allocated: Arc<AtomicU64>,
     modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
@@ -64,9 +65,27 @@ impl Context {
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open_within(adapters: &Adapters, index: usize, limits: Limits) -> Result<Arc<Context>> {
+        Self::open_with(adapters, index, limits, Variants::from_env()).await
+    }
+
+    /// As [`Context::open_within`], with the kernels' `variants` given.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
+    pub async fn open_with(
+        adapters: &Adapters,
+        index: usize,
+        limits: Limits,
+        variants: Variants,
+    ) -> Result<Arc<Context>> {
         let adapter = adapters.all.get(index).ok_or_else(|| Error::Gpu(format!("there is no adapter {index}")))?;
         let name = adapter.get_info().name;
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let mut features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let capabilities = match variants {
+            Variants::Auto => super::adapter::capabilities(adapter),
+            Variants::Portable => Capabilities::default(),
+        };
+        features.set(wgpu::Features::SUBGROUP, capabilities.subgroup.is_some());
         let own = adapter.limits();
         let mut required_limits = wgpu::Limits::default().or_worse_values_from(&own);
         let larger = |asked: u64, own: u64, default: u64| asked.min(own).max(default);
@@ -108,6 +127,7 @@ impl Context {
             limits: granted,
             name,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            capabilities,
             lost,
             allocated: Arc::default(),
             modules: Mutex::default(),
@@ -129,6 +149,11 @@ impl Context {
     /// Whether dispatches can be timed on the device.
     pub fn has_timestamps(&self) -> bool {
         self.timestamps
+    }
+
+    /// What decides between variants of a kernel.
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
     }
 
     /// Bytes of all buffers that exist on the device now.

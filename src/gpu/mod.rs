@@ -10,6 +10,36 @@ pub use context::Context;
 pub use memory::MemoryPlan;
 pub use plan::{DispatchTime, Plan};
 
+/// What a device can do beyond WebGPU's defaults, as far as it decides between variants of a kernel. The default can nothing,
+/// and gets the portable ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether it is a software driver: a processor, where loads cost more than arithmetic.
+    pub software: bool,
+    /// Invocations of the smallest and the largest subgroup, where shaders may use subgroups.
+    pub subgroup: Option<(u32, u32)>,
+}
+
+/// Which variants of its kernels a device runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variants {
+    /// Those that suit the adapter.
+    Auto,
+    /// The portable ones, to compare with.
+    Portable,
+}
+
+impl Variants {
+    /// [`Variants::Portable`] where the environment variable `SPIKESHADE_VARIANTS` is `portable`, otherwise
+    /// [`Variants::Auto`].
+    pub fn from_env() -> Self {
+        match std::env::var("SPIKESHADE_VARIANTS") {
+            Ok(choice) if choice.eq_ignore_ascii_case("portable") => Variants::Portable,
+            _ => Variants::Auto,
+        }
+    }
+}
+
 /// The limits a device is asked for, and plans are made within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -53,7 +53,8 @@ impl Plan {
     pub async fn new(context: &Arc<Context>, recording: Recording) -> Result<Plan> {
         let limits = context.limits();
         let memory = MemoryPlan::new(&recording, limits)?;
-        let dispatches: Vec<_> = recording.ops().map(|op| (op.layer(), op.dispatch(&recording))).collect();
+        let dispatches: Vec<_> =
+            recording.ops().map(|op| (op.layer(), op.dispatch_on(&recording, context.capabilities()))).collect();
         // The memory plan has checked that every grid folds.
         let grids: Vec<[u32; 3]> = dispatches.iter().filter_map(|(_, d)| d.groups.fold(limits.groups)).collect();
         let mut pipelines = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::product::{self, SpikeProduct};
 use super::{Dispatch, Kernel, Op, twins};
+use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::conv3x3_spike as twin;
 
@@ -12,6 +13,7 @@ pub static KERNEL: Kernel = Kernel {
         include_str!("../../shaders/conv3x3_spike.wgsl"),
         include_str!("../../shaders/lib/spike_product.wgsl"),
         include_str!("../../shaders/lib/product_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
         include_str!("../../shaders/lib/neuron.wgsl"),
     ],
     entries: product::ENTRIES,
@@ -19,6 +21,20 @@ pub static KERNEL: Kernel = Kernel {
     uniform: product::Product::LAYOUT,
     uniform_size: size_of::<product::Product>(),
     constants: product::constants,
+};
+
+/// The variant for software drivers.
+pub static TABLE: Kernel = Kernel {
+    stem: "conv3x3_spike.table",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike.table.wgsl"),
+        include_str!("../../shaders/lib/spike_table.wgsl"),
+        include_str!("../../shaders/lib/table_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    constants: product::table_constants,
+    ..KERNEL
 };
 
 /// Input `[T, B, H, W, I]` packed, weights `[O, I, 3, 3]`.
@@ -36,6 +52,10 @@ impl Op for Conv3x3Spike {
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         self.0.dispatch(&KERNEL, recording)
+    }
+
+    fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
+        self.0.dispatch_on([&KERNEL, &TABLE], recording, capabilities)
     }
 
     twins!(twin::run, 0);
