@@ -6,7 +6,7 @@
 // A thread's 8 rows are STEP_BLOCK timesteps of each of 8 / STEP_BLOCK tokens, so one load of the weights serves
 // all of them; for T > 8 the membrane is carried from block to block in a register.
 // The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`), chunks() and what
-// spike_product asks for; the entry points are here, one for each epilogue. Uniform and batch norm: lib/product_parameters.wgsl.
+// spike_product asks for; the entry points are here, one for each epilogue. Uniform: lib/product_parameters.wgsl.
 
 var<workgroup> nibbles: array<u32, 512>; // [64 rows][8], plus in bits 0..3, minus in bits 4..7
 
@@ -33,6 +33,10 @@ fn row_token(row_group: u32, r: u32) -> u32 {
 
 fn row_step(r: u32) -> u32 {
     return this_block * STEP_BLOCK + r % STEP_BLOCK;
+}
+
+fn normalise(sum: vec4f, vector: u32) -> vec4f {
+    return sum * scale_shift[2u * vector] + scale_shift[2u * vector + 1u];
 }
 
 fn finish_real(sums: array<vec4f, 8>) {

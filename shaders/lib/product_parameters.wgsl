@@ -1,5 +1,4 @@
-// The uniform of a spike product, its constants, and batch norm folded to y = sum * scale + shift.
-// The kernel supplies its bindings `product` and `scale_shift`.
+// The uniform of a spike product, and the constants of its epilogues. The kernel supplies its binding `product`.
 
 override STEP_BLOCK: u32 = 4u; // timesteps that one load of the weights serves, a power of two
 override RELU: bool = false;
@@ -27,8 +26,4 @@ fn step_blocks() -> u32 {
 
 fn neuron() -> Neuron {
     return Neuron(product.v_threshold, product.v_reset, product.inv_tau);
-}
-
-fn normalise(sum: vec4f, vector: u32) -> vec4f {
-    return sum * scale_shift[2u * vector] + scale_shift[2u * vector + 1u];
 }

@@ -12,6 +12,7 @@
 var<private> this_tile: u32;   // of rows
 var<private> this_o_tile: u32; // of 32 output channels
 var<private> this_block: u32;  // of timesteps
+var<private> batch_norm: array<vec4f, 4>; // scale and shift of outputs 0..3 of the eight, then of 4..7
 var<private> membrane_a: vec4f;
 var<private> membrane_b: vec4f;
 var<private> membranes: array<vec4f, 8>; // of each eight outputs, from one block of timesteps to the next
@@ -26,9 +27,33 @@ fn begin(lane: u32, group: vec3u, groups: vec3u) -> bool {
     return this_tile < product.tiles;
 }
 
+// A loop's bound through the subgroup: lavapipe makes a shader anew, at every dispatch, for the value of each bound that it finds
+// in the uniform.
+fn blocks() -> u32 {
+    return subgroupBroadcastFirst(step_blocks());
+}
+
 // Eights of outputs that this workgroup makes.
 fn parts() -> u32 {
     return min(4u, (product.channels_out - this_o_tile * 32u + 7u) / 8u);
+}
+
+// The sums of eight outputs, and their batch norm.
+fn make(part: u32) {
+    this_part = part;
+    let first = 2u * (this_o_tile * 8u + part * 2u);
+    batch_norm = array<vec4f, 4>(
+        scale_shift[first], scale_shift[first + 1u], scale_shift[first + 2u], scale_shift[first + 3u]
+    );
+    spike_product(subgroupBroadcastFirst(chunks()));
+}
+
+fn normalise_a(sum: vec4f) -> vec4f {
+    return sum * batch_norm[0] + batch_norm[1];
+}
+
+fn normalise_b(sum: vec4f) -> vec4f {
+    return sum * batch_norm[2] + batch_norm[3];
 }
 
 // Token and timestep of this thread's row r (0..15).
@@ -51,8 +76,8 @@ fn row_out(r: u32) -> u32 {
 
 fn real_row(r: u32) {
     let vector = this_o_tile * 8u + this_part * 2u;
-    var a = normalise(sums_a[r], vector);
-    var b = normalise(sums_b[r], vector + 1u);
+    var a = normalise_a(sums_a[r]);
+    var b = normalise_b(sums_b[r]);
     if RELU {
         a = max(a, vec4f());
         b = max(b, vec4f());
@@ -70,9 +95,9 @@ fn residual_row(r: u32) {
     let vector = this_o_tile * 8u + this_part * 2u;
     if row_exists(r) {
         let at = row_out(r) + vector;
-        real_out[at] = normalise(sums_a[r], vector) + residual[at];
+        real_out[at] = normalise_a(sums_a[r]) + residual[at];
         if (vector + 1u) * 4u < product.channels_out {
-            real_out[at + 1u] = normalise(sums_b[r], vector + 1u) + residual[at + 1u];
+            real_out[at + 1u] = normalise_b(sums_b[r]) + residual[at + 1u];
         }
     }
 }
@@ -95,8 +120,8 @@ fn fire_row(r: u32, is_ternary: bool) {
         a = vec4f(product.v_reset);
         b = vec4f(product.v_reset);
     }
-    let of_a = fire(&a, normalise(sums_a[r], vector), vector, is_ternary);
-    let of_b = fire(&b, normalise(sums_b[r], vector + 1u), vector + 1u, is_ternary);
+    let of_a = fire(&a, normalise_a(sums_a[r]), vector, is_ternary);
+    let of_b = fire(&b, normalise_b(sums_b[r]), vector + 1u, is_ternary);
     membrane_a = a;
     membrane_b = b;
     let shift = 8u * this_part;
@@ -137,8 +162,7 @@ fn fire_block(block: u32, is_ternary: bool) {
     clear_row(8u); clear_row(9u); clear_row(10u); clear_row(11u);
     clear_row(12u); clear_row(13u); clear_row(14u); clear_row(15u);
     for (var part = 0u; part < parts(); part += 1u) {
-        this_part = part;
-        spike_product(chunks());
+        make(part);
         fire_rows(is_ternary);
     }
     store_row(0u, is_ternary); store_row(1u, is_ternary); store_row(2u, is_ternary); store_row(3u, is_ternary);
@@ -152,11 +176,10 @@ fn real(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group
     if !begin(lane, group, groups) {
         return;
     }
-    for (var block = 0u; block < step_blocks(); block += 1u) {
+    for (var block = 0u; block < blocks(); block += 1u) {
         this_block = block;
         for (var part = 0u; part < parts(); part += 1u) {
-            this_part = part;
-            spike_product(chunks());
+            make(part);
             real_row(0u); real_row(1u); real_row(2u); real_row(3u);
             real_row(4u); real_row(5u); real_row(6u); real_row(7u);
             real_row(8u); real_row(9u); real_row(10u); real_row(11u);
@@ -170,11 +193,10 @@ fn residual_real(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
     if !begin(lane, group, groups) {
         return;
     }
-    for (var block = 0u; block < step_blocks(); block += 1u) {
+    for (var block = 0u; block < blocks(); block += 1u) {
         this_block = block;
         for (var part = 0u; part < parts(); part += 1u) {
-            this_part = part;
-            spike_product(chunks());
+            make(part);
             residual_row(0u); residual_row(1u); residual_row(2u); residual_row(3u);
             residual_row(4u); residual_row(5u); residual_row(6u); residual_row(7u);
             residual_row(8u); residual_row(9u); residual_row(10u); residual_row(11u);
@@ -188,7 +210,7 @@ fn spikes(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) gro
     if !begin(lane, group, groups) {
         return;
     }
-    for (var block = 0u; block < step_blocks(); block += 1u) {
+    for (var block = 0u; block < blocks(); block += 1u) {
         fire_block(block, false);
     }
 }
@@ -198,7 +220,7 @@ fn ternary(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) gr
     if !begin(lane, group, groups) {
         return;
     }
-    for (var block = 0u; block < step_blocks(); block += 1u) {
+    for (var block = 0u; block < blocks(); block += 1u) {
         fire_block(block, true);
     }
 }

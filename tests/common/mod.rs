@@ -3,13 +3,31 @@
 
 use std::path::PathBuf;
 
-use spikeshade::gpu::{Adapters, Context, Limits};
+use spikeshade::gpu::{Adapters, Context, Limits, Variants};
 use spikeshade::session::{Device, Input};
 use spikeshade::tensor_file::TensorFile;
 
 /// Every adapter of the machine as a context within `limits`. The names in `SPIKESHADE_TEST_ADAPTERS` (comma-separated parts
 /// of names) must be among them.
 pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
+    contexts_of(limits, Variants::Auto)
+}
+
+/// The same, and once more with portable kernels those that would run variants.
+pub fn contexts_with_portable(limits: Limits) -> Vec<std::sync::Arc<Context>> {
+    let mut contexts = contexts_of(limits, Variants::Auto);
+    let portable = contexts_of(limits, Variants::Portable);
+    contexts.extend(portable.into_iter().zip(&contexts.clone()).filter(|(_, c)| has_variants(c)).map(|(p, _)| p));
+    contexts
+}
+
+/// Whether a device runs variants: software drivers whose subgroups hold a table of eight.
+pub fn has_variants(context: &Context) -> bool {
+    let capabilities = context.capabilities();
+    capabilities.software && capabilities.subgroup.is_some_and(|(least, _)| least >= 8)
+}
+
+fn contexts_of(limits: Limits, variants: Variants) -> Vec<std::sync::Arc<Context>> {
     let adapters = pollster::block_on(Adapters::enumerate());
     let described = adapters.describe();
     assert!(
@@ -20,13 +38,14 @@ pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
         let found = described.iter().any(|a| a.name.to_lowercase().contains(&wanted.to_lowercase()));
         assert!(found, "no adapter {wanted:?} among {:?}", described.iter().map(|a| &a.name).collect::<Vec<_>>());
     }
-    described.iter().map(|a| pollster::block_on(Context::open_within(&adapters, a.index, limits)).unwrap()).collect()
+    let open = |index| pollster::block_on(Context::open_with(&adapters, index, limits, variants)).unwrap();
+    described.iter().map(|a| open(a.index)).collect()
 }
 
 /// The reference executor and every adapter.
 pub fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
-    devices.extend(contexts(Limits::default()).into_iter().map(Device::Gpu));
+    devices.extend(contexts_with_portable(Limits::default()).into_iter().map(Device::Gpu));
     devices
 }
 

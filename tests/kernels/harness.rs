@@ -38,10 +38,11 @@ where
     }
 }
 
-/// Every adapter, opened once for all tests: pipelines are compiled once.
+/// Every adapter, opened once for all tests: pipelines are compiled once. Those that choose variants are there twice, with the
+/// variants and with the portable kernels.
 pub fn contexts() -> &'static [Arc<Context>] {
     static CONTEXTS: OnceLock<Vec<Arc<Context>>> = OnceLock::new();
-    CONTEXTS.get_or_init(|| crate::common::contexts(Limits::default()))
+    CONTEXTS.get_or_init(|| crate::common::contexts_with_portable(Limits::default()))
 }
 
 /// Whether every f32 operation on the values is exact.
@@ -244,7 +245,9 @@ pub fn run(record: impl Fn() -> Recording) -> Vec<(String, Outputs)> {
     assert_eq!(executor.run(&[]).unwrap(), all[0].1, "a second run, in the buffers of the first");
     for context in contexts() {
         let outputs = pollster::block_on(async { Plan::new(context, record()).await?.run(&[]).await });
-        all.push((context.name().to_owned(), outputs.unwrap_or_else(|e| panic!("{}: {e}", context.name()))));
+        let device = format!("{} {:?}", context.name(), context.capabilities());
+        let outputs = outputs.unwrap_or_else(|e| panic!("{device}: {e}"));
+        all.push((device, outputs));
     }
     all
 }

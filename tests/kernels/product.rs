@@ -1,6 +1,8 @@
 //! `linear_spike` and `conv3x3_spike`, which differ in their taps alone: every epilogue, fused and unfused.
 
 use proptest::prelude::*;
+use spikeshade::gpu::Capabilities;
+use spikeshade::kernels::Op;
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
@@ -202,4 +204,37 @@ fn by_definition(input: Shape, taps: usize, spikes: &[u32], weights: &[f64], sca
         }
     }
     all
+}
+
+#[test]
+fn variants_suit_the_device() {
+    let mut r = Recording::default();
+    let shape = Shape { steps: 5, batch: 1, height: 2, width: 3, channels: 33 };
+    let input = packed(&mut r, &[0; 60], Element::Spikes, shape);
+    let weights = parameter(&mut r, &pack_weights(&[0.0; 9 * 33 * 40], 0..40, 33, 9));
+    let scale_shift = parameter(&mut r, &pack_scale_shift(&[0.0; 40], &[0.0; 40], 0..40));
+    let out = output(&mut r, "y", Element::Real, shape.with_channels(40));
+    let epilogue = Epilogue::Real { out, first_channel: 0, relu: false };
+    let product = SpikeProduct { layer: String::new(), input, weights, scale_shift, channels_out: 40, epilogue };
+    let ops: [Box<dyn Op>; 2] = [Box::new(LinearSpike(product.clone())), Box::new(Conv3x3Spike(product))];
+    for op in &ops {
+        let chosen = |software, subgroup| op.dispatch_on(&r, Capabilities { software, subgroup }).kernel.stem;
+        let portable = op.kernel().stem;
+        let table = format!("{portable}.table");
+        // No lane for each of eight sums, or a GPU, whose shuffles are no cheaper than its loads.
+        for (software, subgroup) in [(true, None), (true, Some((4, 4))), (true, Some((4, 32))), (false, Some((32, 32)))]
+        {
+            assert_eq!(chosen(software, subgroup), portable, "{software} {subgroup:?}");
+        }
+        for subgroup in [(8, 8), (16, 16)] {
+            assert_eq!(chosen(true, Some(subgroup)), table);
+        }
+        for context in contexts() {
+            let dispatch = op.dispatch_on(&r, context.capabilities());
+            let expected = if crate::common::has_variants(context) { &table[..] } else { portable };
+            assert_eq!(dispatch.kernel.stem, expected, "{}", context.name());
+            // Bindings are the portable kernel's: tensors live and die alike.
+            assert_eq!(dispatch.bindings, op.dispatch(&r).bindings);
+        }
+    }
 }
