@@ -20,6 +20,14 @@ pub struct Capabilities {
     pub subgroup: Option<(u32, u32)>,
 }
 
+impl Capabilities {
+    /// Whether it is a software driver whose subgroups have a lane for each of eight values: what shuffles hand on need not be
+    /// loaded.
+    pub(crate) fn lanes_hold_eight(self) -> bool {
+        self.software && self.subgroup.is_some_and(|(least, _)| least >= 8)
+    }
+}
+
 /// Which variants of its kernels a device runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variants {

@@ -141,13 +141,11 @@ impl SpikeProduct {
         recording: &Recording,
         capabilities: Capabilities,
     ) -> Dispatch {
-        match capabilities {
-            Capabilities { software: true, subgroup: Some((8.., _)) } => {
-                let block = recording.get(self.input).shape.steps.next_power_of_two().clamp(1, 16);
-                self.dispatch_in_blocks(table, recording, block, 128)
-            }
-            _ => self.dispatch(portable, recording),
+        if !capabilities.lanes_hold_eight() {
+            return self.dispatch(portable, recording);
         }
+        let block = recording.get(self.input).shape.steps.next_power_of_two().clamp(1, 16);
+        self.dispatch_in_blocks(table, recording, block, 128)
     }
 
     /// `tile` rows a workgroup, `block` timesteps of each token among them.
