@@ -266,7 +266,11 @@ const ADDITION_ONLY_ENTRIES: &[(&str, &[&str])] = &[
 /// Where a floating-point product is allowed: a callee, the only callers it may have, and why. Everything else that an entry
 /// point reaches, inside a loop or not, must do without.
 const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
-    ("normalise", &["finish_real", "finish_residual", "fire_rows"], "batch norm: one scale a finished sum"),
+    (
+        "normalise",
+        &["finish_real", "finish_residual", "fire_rows", "store_real", "store_residual", "fire_row"],
+        "batch norm: one scale a finished sum",
+    ),
     ("normalise_a", &["real_row", "residual_row", "fire_row"], "the same"),
     ("normalise_b", &["real_row", "residual_row", "fire_row"], "the same"),
     ("charge", &["fire_rows", "fire"], "the neuron: 1/tau a finished sum"),
@@ -477,11 +481,21 @@ fn the_check_for_additions_bites() {
         ("sums_b[r] += subgroupShuffle(t.b[5], spike);", "sums_b[r] += subgroupMul(subgroupShuffle(t.b[5], spike));"),
         ("let h = charge(", "let h = 2.0 * charge("),
     ];
-    let cases: [(&str, Vec<(&str, &str)>); 7] = [
+    let spike_tile = [
+        ("sums_b[r] += masked(b, mask);", "sums_b[r] += masked(b, mask) * 1.5;"),
+        ("return bitcast<vec4f>(w & vec4u(mask));", "return bitcast<vec4f>(w) * f32(mask & 1u);"),
+        ("weight_tiles[thread] = next0;", "weight_tiles[thread] = next0 / 3.0;"),
+        ("let h = charge(", "let h = 2.0 * charge("),
+    ];
+    let subgroup_kv = [("sums[8u + j] += signed_term(", "sums[8u + j] += 2.0 * signed_term("), signed];
+    let cases: [(&str, Vec<(&str, &str)>); 10] = [
         ("linear_spike", [&spike_product[..], &epilogue].concat()),
         ("conv3x3_spike", [&spike_product[..], &epilogue].concat()),
         ("linear_spike.table", spike_table.to_vec()),
         ("conv3x3_spike.table", spike_table.to_vec()),
+        ("linear_spike.tiled", spike_tile.to_vec()),
+        ("conv3x3_spike.tiled", spike_tile.to_vec()),
+        ("attention_kv.subgroup", subgroup_kv.to_vec()),
         ("attention_q_kv", spike_product.to_vec()),
         ("attention_kv", attention_kv.to_vec()),
         ("attention_qk_v", attention_qk_v.to_vec()),

@@ -166,6 +166,7 @@ pub(super) fn capabilities(adapter: &wgpu::Adapter) -> Capabilities {
     Capabilities {
         software: kind(&info) == AdapterKind::Software,
         subgroup: has_subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        tiles_from: None,
     }
 }
 

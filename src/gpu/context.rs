@@ -84,6 +84,7 @@ impl Context {
         let capabilities = match variants {
             Variants::Auto => super::adapter::capabilities(adapter),
             Variants::Portable => Capabilities::default(),
+            Variants::Tiled => Capabilities { tiles_from: Some(0), ..Capabilities::default() },
         };
         features.set(wgpu::Features::SUBGROUP, capabilities.subgroup.is_some());
         let own = adapter.limits();

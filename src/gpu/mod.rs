@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub software: bool,
     /// Invocations of the smallest and the largest subgroup, where shaders may use subgroups.
     pub subgroup: Option<(u32, u32)>,
+    /// From how many workgroups on a product in larger tiles is the faster one; `None` where it never is.
+    pub tiles_from: Option<u64>,
 }
 
 impl Capabilities {
@@ -35,14 +37,17 @@ pub enum Variants {
     Auto,
     /// The portable ones, to compare with.
     Portable,
+    /// Those for GPUs on any adapter, to test them.
+    Tiled,
 }
 
 impl Variants {
-    /// [`Variants::Portable`] where the environment variable `SPIKESHADE_VARIANTS` is `portable`, otherwise
-    /// [`Variants::Auto`].
+    /// [`Variants::Portable`] or [`Variants::Tiled`] where the environment variable `SPIKESHADE_VARIANTS` is `portable` or
+    /// `tiled`, otherwise [`Variants::Auto`].
     pub fn from_env() -> Self {
         match std::env::var("SPIKESHADE_VARIANTS") {
             Ok(choice) if choice.eq_ignore_ascii_case("portable") => Variants::Portable,
+            Ok(choice) if choice.eq_ignore_ascii_case("tiled") => Variants::Tiled,
             _ => Variants::Auto,
         }
     }

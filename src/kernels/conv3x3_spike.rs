@@ -37,6 +37,19 @@ pub static TABLE: Kernel = Kernel {
     ..KERNEL
 };
 
+/// The variant for GPUs; the same bits.
+pub static TILED: Kernel = Kernel {
+    stem: "conv3x3_spike.tiled",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike.tiled.wgsl"),
+        include_str!("../../shaders/lib/spike_tile.wgsl"),
+        include_str!("../../shaders/lib/tile_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    ..KERNEL
+};
+
 /// Input `[T, B, H, W, I]` packed, weights `[O, I, 3, 3]`.
 #[derive(Clone, Debug)]
 pub struct Conv3x3Spike(pub SpikeProduct);
@@ -55,7 +68,7 @@ impl Op for Conv3x3Spike {
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
-        self.0.dispatch_on([&KERNEL, &TABLE], recording, capabilities)
+        self.0.dispatch_on([&KERNEL, &TABLE, &TILED], recording, capabilities)
     }
 
     twins!(twin::run, 0);

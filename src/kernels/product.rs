@@ -121,43 +121,47 @@ fn constants_of(step_blocks: &[f64]) -> Vec<Constants> {
     all
 }
 
-/// The least of 1, 2, 4, 8 that holds T, at most 8: how many timesteps one load of the weights serves.
-pub fn step_block(steps: usize) -> usize {
-    steps.next_power_of_two().clamp(1, 8)
+/// How a kernel cuts a product into workgroups.
+struct Cut {
+    kernel: &'static Kernel,
+    /// Rows of a workgroup, timesteps of a token among them.
+    rows: usize,
+    /// The most timesteps among a thread's rows.
+    steps: usize,
+    /// Output channels of a workgroup.
+    outputs: usize,
 }
 
 impl SpikeProduct {
     pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
-        self.dispatch_in_blocks(kernel, recording, step_block(recording.get(self.input).shape.steps), 64)
+        self.dispatch_cut(&Cut { kernel, rows: 64, steps: 8, outputs: 32 }, recording)
     }
 
-    /// The dispatch of the variant `table` where it suits a device, else of `portable`.
+    /// The dispatch of the variant `table` or `tiled` where one suits a device, else of `portable`.
     ///
-    /// The table needs a lane for each of its eight sums. It is as fast where everything is silent as where everything fires, and
-    /// wins on a processor, whose loads cost tens of additions, by far: 5 to 8 times at the sizes of the 2-256 model.
+    /// The table wins on a processor, whose loads cost tens of additions, by far: 5 to 8 times at the sizes of the 2-256 model,
+    /// whatever fires. It needs a lane for each of its eight sums, and adds three weights to each other before the sum.
     pub(super) fn dispatch_on(
         &self,
-        [portable, table]: [&'static Kernel; 2],
+        [portable, table, tiled]: [&'static Kernel; 3],
         recording: &Recording,
         capabilities: Capabilities,
     ) -> Dispatch {
-        if !capabilities.lanes_hold_eight() {
-            return self.dispatch(portable, recording);
+        if capabilities.lanes_hold_eight() {
+            return self.dispatch_cut(&Cut { kernel: table, rows: 128, steps: 16, outputs: 32 }, recording);
         }
-        let block = recording.get(self.input).shape.steps.next_power_of_two().clamp(1, 16);
-        self.dispatch_in_blocks(table, recording, block, 128)
+        let large = self.dispatch_cut(&Cut { kernel: tiled, rows: 128, steps: 8, outputs: 64 }, recording);
+        match (capabilities.tiles_from, large.groups) {
+            (Some(least), Groups::Line { n, z }) if n * u64::from(z) >= least => large,
+            _ => self.dispatch(portable, recording),
+        }
     }
 
-    /// `tile` rows a workgroup, `block` timesteps of each token among them.
-    fn dispatch_in_blocks(
-        &self,
-        kernel: &'static Kernel,
-        recording: &Recording,
-        block: usize,
-        tile: usize,
-    ) -> Dispatch {
+    fn dispatch_cut(&self, cut: &Cut, recording: &Recording) -> Dispatch {
+        let &Cut { kernel, .. } = cut;
         let shape = recording.get(self.input).shape;
-        let tiles = shape.rows().div_ceil(tile / block);
+        let block = shape.steps.next_power_of_two().min(cut.steps);
+        let tiles = shape.rows().div_ceil(cut.rows / block);
         let mut product = Product {
             rows: dim(shape.rows()),
             steps: dim(shape.steps),
@@ -204,7 +208,7 @@ impl SpikeProduct {
             constants,
             bindings,
             uniform: bytes_of(&product),
-            groups: Groups::Line { n: tiles as u64, z: dim(self.channels_out.div_ceil(32)) },
+            groups: Groups::Line { n: tiles as u64, z: dim(self.channels_out.div_ceil(cut.outputs)) },
         }
     }
 }

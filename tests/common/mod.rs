@@ -13,11 +13,15 @@ pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
     contexts_of(limits, Variants::Auto)
 }
 
-/// The same, and once more with portable kernels those that would run variants.
-pub fn contexts_with_portable(limits: Limits) -> Vec<std::sync::Arc<Context>> {
-    let mut contexts = contexts_of(limits, Variants::Auto);
-    let portable = contexts_of(limits, Variants::Portable);
-    contexts.extend(portable.into_iter().zip(&contexts.clone()).filter(|(_, c)| has_variants(c)).map(|(p, _)| p));
+/// The same, once more with portable kernels those that would run variants, and the first of the fastest with each other variant.
+pub fn contexts_of_all_variants(limits: Limits) -> Vec<std::sync::Arc<Context>> {
+    let auto = contexts_of(limits, Variants::Auto);
+    let with_variants: Vec<bool> = auto.iter().map(|c| has_variants(c)).collect();
+    let mut contexts = auto;
+    for variants in [Variants::Portable, Variants::Tiled] {
+        let all = contexts_of(limits, variants);
+        contexts.extend(all.into_iter().zip(&with_variants).filter(|(_, has)| **has).map(|(context, _)| context));
+    }
     contexts
 }
 
@@ -45,7 +49,7 @@ fn contexts_of(limits: Limits, variants: Variants) -> Vec<std::sync::Arc<Context
 /// The reference executor and every adapter.
 pub fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
-    devices.extend(contexts_with_portable(Limits::default()).into_iter().map(Device::Gpu));
+    devices.extend(contexts_of_all_variants(Limits::default()).into_iter().map(Device::Gpu));
     devices
 }
 

@@ -38,11 +38,11 @@ where
     }
 }
 
-/// Every adapter, opened once for all tests: pipelines are compiled once. Those that choose variants are there twice, with the
-/// variants and with the portable kernels.
+/// Every adapter, opened once for all tests: pipelines are compiled once. Those that choose variants are there again
+/// with the portable kernels and with the variants for GPUs.
 pub fn contexts() -> &'static [Arc<Context>] {
     static CONTEXTS: OnceLock<Vec<Arc<Context>>> = OnceLock::new();
-    CONTEXTS.get_or_init(|| crate::common::contexts_with_portable(Limits::default()))
+    CONTEXTS.get_or_init(|| crate::common::contexts_of_all_variants(Limits::default()))
 }
 
 /// Whether every f32 operation on the values is exact.

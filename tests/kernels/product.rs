@@ -218,7 +218,10 @@ fn variants_suit_the_device() {
     let product = SpikeProduct { layer: String::new(), input, weights, scale_shift, channels_out: 40, epilogue };
     let ops: [Box<dyn Op>; 2] = [Box::new(LinearSpike(product.clone())), Box::new(Conv3x3Spike(product))];
     for op in &ops {
-        let chosen = |software, subgroup| op.dispatch_on(&r, Capabilities { software, subgroup }).kernel.stem;
+        let on = |software, subgroup, tiles_from| {
+            op.dispatch_on(&r, Capabilities { software, subgroup, tiles_from }).kernel.stem
+        };
+        let chosen = |software, subgroup| on(software, subgroup, None);
         let portable = op.kernel().stem;
         let table = format!("{portable}.table");
         // No lane for each of eight sums, or a GPU, whose shuffles are no cheaper than its loads.
@@ -229,9 +232,19 @@ fn variants_suit_the_device() {
         for subgroup in [(8, 8), (16, 16)] {
             assert_eq!(chosen(true, Some(subgroup)), table);
         }
+        // Six tokens of eight timesteps, the least that hold five, make one workgroup of each 64 outputs.
+        let tiled = format!("{portable}.tiled");
+        assert_eq!(on(false, Some((32, 32)), Some(1)), tiled);
+        assert_eq!(on(false, None, Some(0)), tiled);
+        assert_eq!(on(false, None, Some(2)), portable);
+        assert_eq!(on(true, Some((8, 8)), Some(0)), table);
         for context in contexts() {
             let dispatch = op.dispatch_on(&r, context.capabilities());
-            let expected = if crate::common::has_variants(context) { &table[..] } else { portable };
+            let expected = match context.capabilities().tiles_from {
+                _ if crate::common::has_variants(context) => &table[..],
+                Some(_) => &tiled,
+                None => portable,
+            };
             assert_eq!(dispatch.kernel.stem, expected, "{}", context.name());
             // Bindings are the portable kernel's: tensors live and die alike.
             assert_eq!(dispatch.bindings, op.dispatch(&r).bindings);
