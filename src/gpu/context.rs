@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::{Adapters, Capabilities, Limits, Variants};
 use crate::kernels::Dispatch;
@@ -18,6 +18,7 @@ pub struct Context {
     name: String,
     timestamps: bool,
     capabilities: Capabilities,
+    tiles_pay: Option<OnceLock<bool>>,
     lost: Arc<Mutex<Option<String>>>,
     allocated: Arc<AtomicU64>,
     modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
@@ -129,6 +130,9 @@ impl Context {
             name,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             capabilities,
+            // A browser has no clock that could tell.
+            tiles_pay: (variants == Variants::Auto && !capabilities.software && cfg!(not(target_arch = "wasm32")))
+                .then(OnceLock::new),
             lost,
             allocated: Arc::default(),
             modules: Mutex::default(),
@@ -155,6 +159,11 @@ impl Context {
     /// What decides between variants of a kernel.
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    /// Whether larger tiles are faster here, once measured; `None` where that is no question.
+    pub(super) fn tiles_pay(&self) -> Option<&OnceLock<bool>> {
+        self.tiles_pay.as_ref()
     }
 
     /// Bytes of all buffers that exist on the device now.

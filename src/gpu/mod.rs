@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod context;
+pub mod measure;
 pub mod memory;
 pub mod plan;
 

@@ -139,8 +139,8 @@ impl SpikeProduct {
 
     /// The dispatch of the variant `table` or `tiled` where one suits a device, else of `portable`.
     ///
-    /// The table wins on a processor, whose loads cost tens of additions, by far: 5 to 8 times at the sizes of the 2-256 model,
-    /// whatever fires. It needs a lane for each of its eight sums, and adds three weights to each other before the sum.
+    /// The table wins on a processor, whose loads cost tens of additions, by far (`<stem>/portable` in the benches), whatever
+    /// fires. It needs a lane for each of its eight sums, and adds three weights to each other before the sum.
     pub(super) fn dispatch_on(
         &self,
         [portable, table, tiled]: [&'static Kernel; 3],

@@ -13,14 +13,14 @@ pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
     contexts_of(limits, Variants::Auto)
 }
 
-/// The same, once more with portable kernels those that would run variants, and the first of the fastest with each other variant.
+/// The same, and again those that run variants: with portable kernels, and with the variants for GPUs (which SwiftShader's compiler
+/// runs out of memory on).
 pub fn contexts_of_all_variants(limits: Limits) -> Vec<std::sync::Arc<Context>> {
-    let auto = contexts_of(limits, Variants::Auto);
-    let with_variants: Vec<bool> = auto.iter().map(|c| has_variants(c)).collect();
-    let mut contexts = auto;
+    let mut contexts = contexts_of(limits, Variants::Auto);
+    let with_variants: Vec<bool> = contexts.iter().map(|c| has_variants(c)).collect();
     for variants in [Variants::Portable, Variants::Tiled] {
-        let all = contexts_of(limits, variants);
-        contexts.extend(all.into_iter().zip(&with_variants).filter(|(_, has)| **has).map(|(context, _)| context));
+        let again = contexts_of(limits, variants).into_iter().zip(&with_variants);
+        contexts.extend(again.filter(|(_, has)| **has).map(|(context, _)| context));
     }
     contexts
 }

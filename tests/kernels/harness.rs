@@ -278,6 +278,18 @@ pub fn all_same(all: &[(String, Outputs)]) {
     }
 }
 
+/// On each adapter every variant gives the portable kernel's bits, but for those of `but`.
+pub fn variants_same(all: &[(String, Outputs)], but: impl Fn(&Context) -> bool) {
+    for (context, (device, outputs)) in contexts().iter().zip(&all[1..]).filter(|(context, _)| !but(context)) {
+        let same_adapter = |(other, _): &(&Arc<Context>, _)| other.name() == context.name() && !but(other);
+        let first = contexts().iter().zip(&all[1..]).find(same_adapter);
+        let (_, (_, first)) = first.unwrap();
+        for (a, b) in first.tensors.iter().zip(&outputs.tensors) {
+            same(&format!("{} on {device}, and with another variant", a.name), &a.values, &b.values);
+        }
+    }
+}
+
 /// The same values, -0 = 0; the message names the first that differs.
 pub fn same(what: &str, a: &Values, b: &Values) {
     let differs = match (a, b) {
