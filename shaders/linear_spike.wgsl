@@ -2,7 +2,7 @@
 //
 // Grid: x, y row tiles (folded), z tiles of 32 output channels. Thread mapping and order of addition:
 // lib/spike_product.wgsl; batch norm, LIF over T, packing and residual: lib/product_epilogue.wgsl.
-// Uses: spike_product, product_epilogue, neuron.
+// Uses: spike_product, product_epilogue, product_parameters, neuron.
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B*N][words_in]
 @group(0) @binding(1) var<storage, read> weights: array<vec4f>;         // [O/32][words_in][32 i][32 o], zero padded

@@ -14,16 +14,14 @@ use spikeshade::kernels::step::Step;
 use spikeshade::kernels::{Constants, KERNELS, Kernel};
 use spikeshade::recording::Access;
 
-/// Parses and validates with none of naga's optional capabilities: what every WebGPU device has.
+/// Parses and validates with none of naga's optional capabilities, which is what every WebGPU device has; a variant may have
+/// subgroups.
 fn parse(stem: &str, source: &str) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{stem}: {}", e.emit_to_string(source)));
-    let info = validator().validate(&module).unwrap_or_else(|e| panic!("{stem}: {}", e.emit_to_string(source)));
-    (module, info)
-}
-
-fn validator() -> Validator {
-    Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let capabilities = if stem.contains('.') { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
+    (module, info.unwrap_or_else(|e| panic!("{stem}: {}", e.emit_to_string(source))))
 }
 
 /// Calls `each` with every entry point under every set of constants, the overrides resolved.
@@ -53,7 +51,10 @@ fn every_form_translates_to_every_backend() {
             assert!(!spv.unwrap_or_else(|e| panic!("{what}, SPIR-V: {e}")).is_empty());
 
             let of_msl = naga::back::msl::PipelineOptions { entry_point: entry_point.clone(), ..Default::default() };
-            let options = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
+            let options = naga::back::msl::Options {
+                lang_version: if kernel.stem.contains('.') { (2, 1) } else { (2, 0) },
+                ..Default::default()
+            };
             let (_, translated) = naga::back::msl::write_string(module, info, &options, &of_msl)
                 .unwrap_or_else(|e| panic!("{what}, MSL: {e}"));
             assert!(translated.entry_point_names.iter().all(Result::is_ok), "{what}, MSL");
@@ -223,14 +224,14 @@ fn every_shader_has_its_kernel_twin_test_and_bench() {
         // `<stem>.<variant>.wgsl` is another way to the same result and stands under the same stem.
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let stem = name.split('.').next().unwrap();
+        let kernel = KERNELS.iter().find(|k| format!("{}.wgsl", k.stem) == name);
+        let kernel = kernel.unwrap_or_else(|| panic!("{name} lacks a kernel in KERNELS"));
+        assert_eq!(kernel.op(), stem);
         let text = std::fs::read_to_string(&path).unwrap();
         let lacking = lacking(stem, &text, &root());
         assert!(lacking.is_empty(), "{name} lacks {}", lacking.join(", "));
-        stems.insert(stem.to_owned());
-        if name == format!("{stem}.wgsl") {
-            let kernel = KERNELS.iter().find(|k| k.stem == stem).unwrap();
-            assert_eq!(kernel.sources[0], text, "{stem}: the kernel's own text comes first");
-        }
+        stems.insert(kernel.stem.to_owned());
+        assert_eq!(kernel.sources[0], text, "{name}: the kernel's own text comes first");
     }
     let kernels: BTreeSet<String> = KERNELS.iter().map(|k| k.stem.to_owned()).collect();
     assert_eq!(stems, kernels);
@@ -265,8 +266,14 @@ const ADDITION_ONLY_ENTRIES: &[(&str, &[&str])] = &[
 /// Where a floating-point product is allowed: a callee, the only callers it may have, and why. Everything else that an entry
 /// point reaches, inside a loop or not, must do without.
 const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
-    ("normalise", &["finish_real", "finish_residual", "fire_rows"], "batch norm: one scale a finished sum"),
-    ("charge", &["fire_rows"], "the neuron: 1/tau a finished sum"),
+    (
+        "normalise",
+        &["finish_real", "finish_residual", "fire_rows", "store_real", "store_residual", "fire_row"],
+        "batch norm: one scale a finished sum",
+    ),
+    ("normalise_a", &["real_row", "residual_row", "fire_row"], "the same"),
+    ("normalise_b", &["real_row", "residual_row", "fire_row"], "the same"),
+    ("charge", &["fire_rows", "fire"], "the neuron: 1/tau a finished sum"),
 ];
 
 /// Functions of floats that are selections, comparisons or conversions, not products in disguise.
@@ -343,6 +350,7 @@ impl Walk<'_> {
                 | Statement::Kill
                 | Statement::ControlBarrier(_)
                 | Statement::MemoryBarrier(_)
+                | Statement::SubgroupGather { .. }
                 | Statement::WorkGroupUniformLoad { .. } => {}
                 // Atomics, subgroup reductions, matrix units: whatever comes must be judged here first.
                 other => self.found.push(format!("{other:?} in {name}")),
@@ -394,9 +402,9 @@ fn kernel(stem: &str) -> &'static Kernel {
 
 #[test]
 fn attention_and_spike_products_only_add() {
-    for stem in ADDITION_ONLY {
-        let found = products(kernel(stem), &kernel(stem).source());
-        assert!(found.is_empty(), "{stem} multiplies: {found:#?}");
+    for kernel in KERNELS.iter().filter(|k| ADDITION_ONLY.contains(&k.op())) {
+        let found = products(kernel, &kernel.source());
+        assert!(found.is_empty(), "{} multiplies: {found:#?}", kernel.stem);
     }
 }
 
@@ -466,9 +474,28 @@ fn the_check_for_additions_bites() {
         ("let h = charge(", "let h = 2.0 * charge("),
         ("real_out[at] = normalise(all[r], vector)", "real_out[at] = 2.0 * normalise(all[r], vector)"),
     ];
-    let cases: [(&str, Vec<(&str, &str)>); 5] = [
+    let spike_table = [
+        ("sums_a[r] += subgroupShuffle(t.a[i], spikes);", "sums_a[r] += subgroupShuffle(t.a[i], spikes) * 1.5;"),
+        ("return term(low, high, k, 0u) +", "return 0.5 * term(low, high, k, 0u) +"),
+        ("return select(vec4f(), of_input(low, high, k),", "return f32(bit) * select(vec4f(), of_input(low, high, k),"),
+        ("sums_b[r] += subgroupShuffle(t.b[5], spike);", "sums_b[r] += subgroupMul(subgroupShuffle(t.b[5], spike));"),
+        ("let h = charge(", "let h = 2.0 * charge("),
+    ];
+    let spike_tile = [
+        ("sums_b[r] += masked(b, mask);", "sums_b[r] += masked(b, mask) * 1.5;"),
+        ("return bitcast<vec4f>(w & vec4u(mask));", "return bitcast<vec4f>(w) * f32(mask & 1u);"),
+        ("weight_tiles[thread] = next0;", "weight_tiles[thread] = next0 / 3.0;"),
+        ("let h = charge(", "let h = 2.0 * charge("),
+    ];
+    let subgroup_kv = [("sums[8u + j] += signed_term(", "sums[8u + j] += 2.0 * signed_term("), signed];
+    let cases: [(&str, Vec<(&str, &str)>); 10] = [
         ("linear_spike", [&spike_product[..], &epilogue].concat()),
         ("conv3x3_spike", [&spike_product[..], &epilogue].concat()),
+        ("linear_spike.table", spike_table.to_vec()),
+        ("conv3x3_spike.table", spike_table.to_vec()),
+        ("linear_spike.tiled", spike_tile.to_vec()),
+        ("conv3x3_spike.tiled", spike_tile.to_vec()),
+        ("attention_kv.subgroup", subgroup_kv.to_vec()),
         ("attention_q_kv", spike_product.to_vec()),
         ("attention_kv", attention_kv.to_vec()),
         ("attention_qk_v", attention_qk_v.to_vec()),

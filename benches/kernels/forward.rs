@@ -51,6 +51,10 @@ pub fn rows() -> Vec<Row> {
             let product = product(d, shape(8, DIM), 4 * DIM, 1, 0.0, false);
             d.recording.push(LinearSpike(product));
         }),
+        Row::new("linear_spike", "control: 32 to 32, one token", |d| {
+            let product = product(d, shape(1, DIM / 8), DIM / 8, 1, RATE, false);
+            d.recording.push(LinearSpike(product));
+        }),
         Row::new("linear_spike", "fc1 256 to 1024, N 64, fire", |d| {
             let product = product(d, shape(8, DIM), 4 * DIM, 1, RATE, false);
             d.recording.push(LinearSpike(product));

@@ -1,10 +1,11 @@
 //! Every kernel on one adapter beside its twin on the processor, at the shapes of the cifar 2-256 model (T = 4, 15 % of the
-//! neurons firing; one image forward, two backward), the optimizer's on a shard of parameters. Ids: `<stem>/gpu/<shape>` and `<stem>/cpu/<shape>`.
+//! neurons firing; one image forward, two backward), the optimizer's on a shard of parameters. Ids: `<stem>/gpu/<shape>` and
+//! `<stem>/cpu/<shape>`; where the adapter runs a variant also `<stem>/portable/<shape>`, the portable kernel on the same adapter.
 //!
 //! `SPIKESHADE_BENCH_DEVICE` chooses the adapter as `--device` does; the default `gpu` is the best there is, software drivers
 //! included, and `cpu` times the twins alone. A row is one replay of a plan of one op, or of the few that make up one gradient,
 //! waited for, nothing read back: what a dispatch costs apart from its work stands in the control rows (a sum of 4 values, a
-//! product of silent spikes). Before anything is timed, the outputs of both are compared, bit for bit wherever the arithmetic
+//! product of silent spikes, one of a single token, where a variant's win must vanish). Before anything is timed, the outputs of both are compared, bit for bit wherever the arithmetic
 //! is exact, and a line tells how long a device that has never seen the row's kernels takes to compile and run them once (a
 //! driver's own cache on disk may help it).
 
@@ -17,7 +18,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode};
-use spikeshade::gpu::{Adapters, Context, Plan};
+use spikeshade::gpu::{Adapters, Context, Limits, Plan, Variants};
+use spikeshade::kernels::Op;
 use spikeshade::reference::Executor;
 
 use harness::Row;
@@ -69,6 +71,13 @@ fn bench(criterion: &mut Criterion) -> Result<bool, spikeshade::Error> {
         }
         None => None,
     };
+    let portable = match adapter()? {
+        Some((adapters, index)) => {
+            let opened = Context::open_with(&adapters, index, Limits::default(), Variants::Portable);
+            Some(pollster::block_on(opened)?)
+        }
+        None => None,
+    };
     for row in &rows {
         let mut group = criterion.benchmark_group(row.stem);
         group.sampling_mode(SamplingMode::Flat);
@@ -76,6 +85,18 @@ fn bench(criterion: &mut Criterion) -> Result<bool, spikeshade::Error> {
             let mut plan = pollster::block_on(Plan::new(context, row.recording(false)))?;
             pollster::block_on(plan.run(&[]))?;
             group.bench_function(format!("gpu/{}", row.shape), |b| {
+                b.iter(|| pollster::block_on(plan.run(&[])).unwrap())
+            });
+        }
+        let recording = row.recording(false);
+        let varies = context.as_ref().is_some_and(|context| {
+            let stem = |op: &dyn Op| op.dispatch_on(&recording, context.capabilities()).kernel.stem;
+            recording.ops().any(|op| stem(op) != op.kernel().stem)
+        });
+        if let (Some(context), true) = (&portable, varies) {
+            let mut plan = pollster::block_on(Plan::new(context, recording))?;
+            pollster::block_on(plan.run(&[]))?;
+            group.bench_function(format!("portable/{}", row.shape), |b| {
                 b.iter(|| pollster::block_on(plan.run(&[])).unwrap())
             });
         }

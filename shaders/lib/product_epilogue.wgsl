@@ -6,27 +6,7 @@
 // A thread's 8 rows are STEP_BLOCK timesteps of each of 8 / STEP_BLOCK tokens, so one load of the weights serves
 // all of them; for T > 8 the membrane is carried from block to block in a register.
 // The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`), chunks() and what
-// spike_product asks for; the entry points are here, one for each epilogue.
-
-override STEP_BLOCK: u32 = 4u; // 1, 2, 4 or 8: the least of these that holds T, at most 8
-override RELU: bool = false;
-
-struct Product {
-    rows: u32,         // B * H * W output tokens
-    steps: u32,        // T
-    height: u32,       // of the grid, conv only
-    width: u32,        // of the grid, conv only
-    channels_in: u32,
-    words_in: u32,     // words of an input token
-    channels_out: u32, // of this window of output channels
-    out_stride: u32,   // vec4f (real) or words (spikes) from one output token to the next
-    out_first: u32,    // first vec4f or word of this window
-    minus_plane: u32,  // words from a token's plus word to its minus word (ternary)
-    tiles: u32,        // row tiles
-    v_threshold: f32,
-    v_reset: f32,
-    inv_tau: f32,
-}
+// spike_product asks for; the entry points are here, one for each epilogue. Uniform: lib/product_parameters.wgsl.
 
 var<workgroup> nibbles: array<u32, 512>; // [64 rows][8], plus in bits 0..3, minus in bits 4..7
 
@@ -46,10 +26,6 @@ fn begin(thread: u32, group: vec3u, groups: vec3u) -> bool {
     return tile < product.tiles;
 }
 
-fn step_blocks() -> u32 {
-    return (product.steps + STEP_BLOCK - 1u) / STEP_BLOCK;
-}
-
 // Token and timestep of row r (0..7) of a row group (a thread's eighth of the workgroup).
 fn row_token(row_group: u32, r: u32) -> u32 {
     return (this_tile * 8u + row_group) * (8u / STEP_BLOCK) + r / STEP_BLOCK;
@@ -57,10 +33,6 @@ fn row_token(row_group: u32, r: u32) -> u32 {
 
 fn row_step(r: u32) -> u32 {
     return this_block * STEP_BLOCK + r % STEP_BLOCK;
-}
-
-fn neuron() -> Neuron {
-    return Neuron(product.v_threshold, product.v_reset, product.inv_tau);
 }
 
 fn normalise(sum: vec4f, vector: u32) -> vec4f {

@@ -1,5 +1,6 @@
 //! Which adapters there are, and which one a name, an index or nothing at all chooses.
 
+use super::Capabilities;
 use crate::error::clip;
 use crate::{Error, Result};
 
@@ -155,6 +156,17 @@ impl Adapters {
             clip(text),
             list.concat()
         ))
+    }
+}
+
+/// What decides between variants of a kernel.
+pub(super) fn capabilities(adapter: &wgpu::Adapter) -> Capabilities {
+    let info = adapter.get_info();
+    let has_subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
+    Capabilities {
+        software: kind(&info) == AdapterKind::Software,
+        subgroup: has_subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
+        tiles_from: None,
     }
 }
 

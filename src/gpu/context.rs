@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::pipelines::Pipelines;
-use super::{Adapters, Limits};
+use super::{Adapters, Capabilities, Limits, Variants};
 use crate::recording::Constant;
 use crate::{Error, Result};
 
@@ -17,6 +17,8 @@ pub struct Context {
     limits: Limits,
     name: String,
     timestamps: bool,
+    capabilities: Capabilities,
+    tiles_pay: Option<OnceLock<bool>>,
     lost: Arc<Mutex<Option<String>>>,
     allocated: Arc<AtomicU64>,
     pub(super) pipelines: Pipelines,
@@ -63,10 +65,29 @@ impl Context {
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open_within(adapters: &Adapters, index: usize, limits: Limits) -> Result<Arc<Context>> {
+        Self::open_with(adapters, index, limits, Variants::from_env()).await
+    }
+
+    /// As [`Context::open_within`], with the kernels' `variants` given.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
+    pub async fn open_with(
+        adapters: &Adapters,
+        index: usize,
+        limits: Limits,
+        variants: Variants,
+    ) -> Result<Arc<Context>> {
         let adapter = adapters.all.get(index).ok_or_else(|| Error::Gpu(format!("there is no adapter {index}")))?;
         let info = adapter.get_info();
         let name = info.name.clone();
-        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE);
+        let mut features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE);
+        let capabilities = match variants {
+            Variants::Auto => super::adapter::capabilities(adapter),
+            Variants::Portable => Capabilities::default(),
+            Variants::Tiled => Capabilities { tiles_from: Some(0), ..Capabilities::default() },
+        };
+        features.set(wgpu::Features::SUBGROUP, capabilities.subgroup.is_some());
         let own = adapter.limits();
         let mut required_limits = wgpu::Limits::default().or_worse_values_from(&own);
         let larger = |asked: u64, own: u64, default: u64| asked.min(own).max(default);
@@ -109,6 +130,10 @@ impl Context {
             limits: granted,
             name,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            capabilities,
+            // A browser has no clock that could tell.
+            tiles_pay: (variants == Variants::Auto && !capabilities.software && cfg!(not(target_arch = "wasm32")))
+                .then(OnceLock::new),
             lost,
             allocated: Arc::default(),
             pipelines,
@@ -129,6 +154,16 @@ impl Context {
     /// Whether dispatches can be timed on the device.
     pub fn has_timestamps(&self) -> bool {
         self.timestamps
+    }
+
+    /// What decides between variants of a kernel.
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Whether larger tiles are faster here, once measured; `None` where that is no question.
+    pub(super) fn tiles_pay(&self) -> Option<&OnceLock<bool>> {
+        self.tiles_pay.as_ref()
     }
 
     /// Bytes of all buffers that exist on the device now.

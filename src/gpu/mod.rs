@@ -4,6 +4,7 @@ pub mod adapter;
 #[cfg(not(target_arch = "wasm32"))]
 mod cache;
 pub mod context;
+pub mod measure;
 pub mod memory;
 mod pipelines;
 pub mod plan;
@@ -14,6 +15,49 @@ pub use memory::MemoryPlan;
 #[cfg(not(target_arch = "wasm32"))]
 pub use pipelines::Preparation;
 pub use plan::{DispatchTime, Plan};
+
+/// What a device can do beyond WebGPU's defaults, as far as it decides between variants of a kernel. The default can nothing,
+/// and gets the portable ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether it is a software driver: a processor, where loads cost more than arithmetic.
+    pub software: bool,
+    /// Invocations of the smallest and the largest subgroup, where shaders may use subgroups.
+    pub subgroup: Option<(u32, u32)>,
+    /// From how many workgroups on a product in larger tiles is the faster one; `None` where it never is.
+    pub tiles_from: Option<u64>,
+}
+
+impl Capabilities {
+    /// Whether it is a software driver whose subgroups have a lane for each of eight values: what shuffles hand on need not be
+    /// loaded.
+    pub(crate) fn lanes_hold_eight(self) -> bool {
+        self.software && self.subgroup.is_some_and(|(least, _)| least >= 8)
+    }
+}
+
+/// Which variants of its kernels a device runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variants {
+    /// Those that suit the adapter.
+    Auto,
+    /// The portable ones, to compare with.
+    Portable,
+    /// Those for GPUs on any adapter, to test them.
+    Tiled,
+}
+
+impl Variants {
+    /// [`Variants::Portable`] or [`Variants::Tiled`] where the environment variable `SPIKESHADE_VARIANTS` is `portable` or
+    /// `tiled`, otherwise [`Variants::Auto`].
+    pub fn from_env() -> Self {
+        match std::env::var("SPIKESHADE_VARIANTS") {
+            Ok(choice) if choice.eq_ignore_ascii_case("portable") => Variants::Portable,
+            Ok(choice) if choice.eq_ignore_ascii_case("tiled") => Variants::Tiled,
+            _ => Variants::Auto,
+        }
+    }
+}
 
 /// The limits a device is asked for, and plans are made within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

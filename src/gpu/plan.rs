@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::context::{Buffer, Context, lock};
 use super::memory::MemoryPlan;
+use super::{Capabilities, measure};
 use crate::outputs::{Outputs, Raw};
 use crate::recording::{Constant, Recording, TensorId};
 use crate::tensor::Element;
@@ -50,10 +51,21 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Gpu`] if something exceeds the device's limits or memory, [`Error::DeviceLost`].
-    pub async fn new(context: &Arc<Context>, mut recording: Recording) -> Result<Plan> {
+    pub async fn new(context: &Arc<Context>, recording: Recording) -> Result<Plan> {
+        let capabilities = measure::settle(context, &recording).await;
+        Self::with(context, recording, capabilities).await
+    }
+
+    /// As [`Plan::new`], with the kernels' variants for `capabilities`.
+    pub(super) async fn with(
+        context: &Arc<Context>,
+        mut recording: Recording,
+        capabilities: Capabilities,
+    ) -> Result<Plan> {
         let limits = context.limits();
         let memory = MemoryPlan::new(&recording, limits)?;
-        let dispatches: Vec<_> = recording.ops().map(|op| (op.layer(), op.dispatch(&recording))).collect();
+        let dispatches: Vec<_> =
+            recording.ops().map(|op| (op.layer(), op.dispatch_on(&recording, capabilities))).collect();
         // The memory plan has checked that every grid folds.
         let grids: Vec<[u32; 3]> = dispatches.iter().filter_map(|(_, d)| d.groups.fold(limits.groups)).collect();
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;

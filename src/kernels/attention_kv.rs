@@ -2,6 +2,7 @@
 
 use super::attention::{Attention, Heads, side, uniform_of};
 use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
+use crate::gpu::Capabilities;
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_kv as twin;
 
@@ -14,6 +15,16 @@ pub static KERNEL: Kernel = Kernel {
     uniform: Attention::LAYOUT,
     uniform_size: size_of::<Attention>(),
     constants: || vec![vec![]],
+};
+
+/// The variant for software drivers; the same bits.
+pub static SUBGROUP: Kernel = Kernel {
+    stem: "attention_kv.subgroup",
+    sources: &[
+        include_str!("../../shaders/attention_kv.subgroup.wgsl"),
+        include_str!("../../shaders/lib/head_slice.wgsl"),
+    ],
+    ..KERNEL
 };
 
 /// `m = Kᵀ V`: k `[T, B, H, W, window]` real, v `[T, B, H, W, D]` ternary, m as [`super::attention::kv_shape`].
@@ -58,6 +69,11 @@ impl Op for AttentionKv {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         Arithmetic::selected(self.v, self.heads.linear_terms(recording.get(self.v).shape))
+    }
+
+    fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
+        let kernel = if capabilities.lanes_hold_eight() { &SUBGROUP } else { &KERNEL };
+        Dispatch { kernel, ..self.dispatch(recording) }
     }
 
     twins!(twin::run);

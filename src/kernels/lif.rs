@@ -2,6 +2,7 @@
 
 use super::neuron::Neuron;
 use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
+use crate::gpu::Capabilities;
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::lif as twin;
 use crate::tensor::{Element, vectors, words};
@@ -45,6 +46,13 @@ pub static KERNEL: Kernel = Kernel {
     uniform: Lif::LAYOUT,
     uniform_size: size_of::<Lif>(),
     constants: Neuron::all_constants,
+};
+
+/// The variant for software drivers; the same bits.
+pub static WORDS: Kernel = Kernel {
+    stem: "lif.words",
+    sources: &[include_str!("../../shaders/lif.words.wgsl"), include_str!("../../shaders/lib/neuron.wgsl")],
+    ..KERNEL
 };
 
 /// Input `[T or 1, B, H, W, C]` real (one channel window), output `[T, B, H, W, C]` packed or ternary.
@@ -106,6 +114,16 @@ impl Op for LifOp {
             uniform: bytes_of(&lif),
             groups: Groups::Line { n: (x.rows() * words(x.channels)).div_ceil(8) as u64, z: 1 },
         }
+    }
+
+    fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
+        let portable = self.dispatch(recording);
+        if !capabilities.lanes_hold_eight() {
+            return portable;
+        }
+        let x = recording.get(self.input).shape;
+        let groups = Groups::Line { n: (x.rows() * words(x.channels)).div_ceil(64) as u64, z: 1 };
+        Dispatch { kernel: &WORDS, groups, ..portable }
     }
 
     twins!(twin::run);

@@ -2,6 +2,7 @@
 
 use super::product::{self, SpikeProduct};
 use super::{Arithmetic, Dispatch, Kernel, Op, twins};
+use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::linear_spike as twin;
 
@@ -12,6 +13,7 @@ pub static KERNEL: Kernel = Kernel {
         include_str!("../../shaders/linear_spike.wgsl"),
         include_str!("../../shaders/lib/spike_product.wgsl"),
         include_str!("../../shaders/lib/product_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
         include_str!("../../shaders/lib/neuron.wgsl"),
     ],
     entries: product::ENTRIES,
@@ -19,6 +21,33 @@ pub static KERNEL: Kernel = Kernel {
     uniform: product::Product::LAYOUT,
     uniform_size: size_of::<product::Product>(),
     constants: product::constants,
+};
+
+/// The variant for software drivers.
+pub static TABLE: Kernel = Kernel {
+    stem: "linear_spike.table",
+    sources: &[
+        include_str!("../../shaders/linear_spike.table.wgsl"),
+        include_str!("../../shaders/lib/spike_table.wgsl"),
+        include_str!("../../shaders/lib/table_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    constants: product::table_constants,
+    ..KERNEL
+};
+
+/// The variant for GPUs; the same bits.
+pub static TILED: Kernel = Kernel {
+    stem: "linear_spike.tiled",
+    sources: &[
+        include_str!("../../shaders/linear_spike.tiled.wgsl"),
+        include_str!("../../shaders/lib/spike_tile.wgsl"),
+        include_str!("../../shaders/lib/tile_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    ..KERNEL
 };
 
 /// Input `[T, B, H, W, I]` packed, weights `[O, I, 1, 1]`.
@@ -40,6 +69,10 @@ impl Op for LinearSpike {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         self.0.arithmetic(recording, 1)
+    }
+
+    fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
+        self.0.dispatch_on([&KERNEL, &TABLE, &TILED], recording, capabilities)
     }
 
     twins!(twin::run, 0);

@@ -1,6 +1,7 @@
 //! One module for each op: its parameters, its bindings and its dispatches. Every op has a WGSL file of its name in `shaders/`
 //! and a twin of its name in [`crate::reference`].
 
+use crate::gpu::Capabilities;
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::HostTensors;
 
@@ -49,7 +50,7 @@ pub mod step;
 
 /// A WGSL module: a kernel's own text followed by the shared functions it uses, so that error lines keep their numbers.
 pub struct Kernel {
-    /// The file's stem, the op's name and the pipeline's label.
+    /// The file's stem and the pipeline's label: the op's name, of a variant with `.` and the variant's name.
     pub stem: &'static str,
     /// The text, the kernel's own file first.
     pub sources: &'static [&'static str],
@@ -69,6 +70,11 @@ pub struct Kernel {
 pub type Constants = Vec<(&'static str, f64)>;
 
 impl Kernel {
+    /// The op's name: the stem less a variant's name.
+    pub fn op(&self) -> &'static str {
+        self.stem.split('.').next().unwrap_or(self.stem)
+    }
+
     /// The whole module's text.
     pub fn source(&self) -> String {
         self.sources.join("\n")
@@ -80,11 +86,12 @@ impl Kernel {
     }
 }
 
-/// Every kernel there is.
+/// Every kernel there is, variants beside their portable one.
 pub const KERNELS: &[&Kernel] = &[
     &accumulate::KERNEL,
     &adamw::KERNEL,
     &attention_kv::KERNEL,
+    &attention_kv::SUBGROUP,
     &attention_kv_backward::KERNEL,
     &attention_q_kv::KERNEL,
     &attention_q_kv_backward::KERNEL,
@@ -96,6 +103,8 @@ pub const KERNELS: &[&Kernel] = &[
     &conv3x3_real::KERNEL,
     &conv3x3_real_backward::KERNEL,
     &conv3x3_spike::KERNEL,
+    &conv3x3_spike::TABLE,
+    &conv3x3_spike::TILED,
     &copy::KERNEL,
     &cross_entropy::KERNEL,
     &conv3x3_spike_backward::KERNEL,
@@ -104,8 +113,11 @@ pub const KERNELS: &[&Kernel] = &[
     &head::KERNEL,
     &head_backward::KERNEL,
     &lif::KERNEL,
+    &lif::WORDS,
     &lif_backward::KERNEL,
     &linear_spike::KERNEL,
+    &linear_spike::TABLE,
+    &linear_spike::TILED,
     &linear_spike_backward::KERNEL,
     &maxpool_real::KERNEL,
     &maxpool_real_backward::KERNEL,
@@ -222,8 +234,13 @@ pub trait Op: Send + Sync {
     fn arithmetic(&self, _recording: &Recording) -> Arithmetic {
         Arithmetic::default()
     }
-    /// Its dispatch.
+    /// Its portable dispatch.
     fn dispatch(&self, recording: &Recording) -> Dispatch;
+    /// Its dispatch on a device: that of the variant which suits it, where there is one. Tensors, their layouts and the twin are
+    /// the portable dispatch's.
+    fn dispatch_on(&self, recording: &Recording, _: Capabilities) -> Dispatch {
+        self.dispatch(recording)
+    }
     /// Its twin on the host.
     fn reference(&self, host: &mut HostTensors);
     /// The same twin in f64.

@@ -3,6 +3,7 @@
 
 use super::neuron::Neuron;
 use super::{Arithmetic, Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
+use crate::gpu::Capabilities;
 use crate::recording::{Access, Recording, TensorId};
 use crate::tensor::words;
 
@@ -101,8 +102,16 @@ pub(super) const BINDINGS: &[(&str, Access)] = &[
 pub(super) const ENTRIES: &[&str] = &["real", "residual_real", "spikes", "ternary"];
 
 pub(super) fn constants() -> Vec<Constants> {
+    constants_of(&[1.0, 2.0, 4.0, 8.0])
+}
+
+pub(super) fn table_constants() -> Vec<Constants> {
+    constants_of(&[1.0, 2.0, 4.0, 8.0, 16.0])
+}
+
+fn constants_of(step_blocks: &[f64]) -> Vec<Constants> {
     let mut all = Vec::new();
-    for block in [1.0, 2.0, 4.0, 8.0] {
+    for &block in step_blocks {
         for relu in [0.0, 1.0] {
             for neuron in Neuron::all_constants() {
                 all.push([vec![("STEP_BLOCK", block), ("RELU", relu)], neuron].concat());
@@ -112,9 +121,15 @@ pub(super) fn constants() -> Vec<Constants> {
     all
 }
 
-/// The least of 1, 2, 4, 8 that holds T, at most 8: how many timesteps one load of the weights serves.
-pub fn step_block(steps: usize) -> usize {
-    steps.next_power_of_two().clamp(1, 8)
+/// How a kernel cuts a product into workgroups.
+struct Cut {
+    kernel: &'static Kernel,
+    /// Rows of a workgroup, timesteps of a token among them.
+    rows: usize,
+    /// The most timesteps among a thread's rows.
+    steps: usize,
+    /// Output channels of a workgroup.
+    outputs: usize,
 }
 
 impl SpikeProduct {
@@ -125,9 +140,34 @@ impl SpikeProduct {
     }
 
     pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
+        self.dispatch_cut(&Cut { kernel, rows: 64, steps: 8, outputs: 32 }, recording)
+    }
+
+    /// The dispatch of the variant `table` or `tiled` where one suits a device, else of `portable`.
+    ///
+    /// The table wins on a processor, whose loads cost tens of additions, by far (`<stem>/portable` in the benches), whatever
+    /// fires. It needs a lane for each of its eight sums, and adds three weights to each other before the sum.
+    pub(super) fn dispatch_on(
+        &self,
+        [portable, table, tiled]: [&'static Kernel; 3],
+        recording: &Recording,
+        capabilities: Capabilities,
+    ) -> Dispatch {
+        if capabilities.lanes_hold_eight() {
+            return self.dispatch_cut(&Cut { kernel: table, rows: 128, steps: 16, outputs: 32 }, recording);
+        }
+        let large = self.dispatch_cut(&Cut { kernel: tiled, rows: 128, steps: 8, outputs: 64 }, recording);
+        match (capabilities.tiles_from, large.groups) {
+            (Some(least), Groups::Line { n, z }) if n * u64::from(z) >= least => large,
+            _ => self.dispatch(portable, recording),
+        }
+    }
+
+    fn dispatch_cut(&self, cut: &Cut, recording: &Recording) -> Dispatch {
+        let &Cut { kernel, .. } = cut;
         let shape = recording.get(self.input).shape;
-        let block = step_block(shape.steps);
-        let tiles = shape.rows().div_ceil(64 / block);
+        let block = shape.steps.next_power_of_two().min(cut.steps);
+        let tiles = shape.rows().div_ceil(cut.rows / block);
         let mut product = Product {
             rows: dim(shape.rows()),
             steps: dim(shape.steps),
@@ -174,7 +214,7 @@ impl SpikeProduct {
             constants,
             bindings,
             uniform: bytes_of(&product),
-            groups: Groups::Line { n: tiles as u64, z: dim(self.channels_out.div_ceil(32)) },
+            groups: Groups::Line { n: tiles as u64, z: dim(self.channels_out.div_ceil(cut.outputs)) },
         }
     }
 }

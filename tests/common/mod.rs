@@ -3,13 +3,35 @@
 
 use std::path::PathBuf;
 
-use spikeshade::gpu::{Adapters, Context, Limits};
+use spikeshade::gpu::{Adapters, Context, Limits, Variants};
 use spikeshade::session::{Device, Input};
 use spikeshade::tensor_file::TensorFile;
 
 /// Every adapter of the machine as a context within `limits`. The names in `SPIKESHADE_TEST_ADAPTERS` (comma-separated parts
 /// of names) must be among them.
 pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
+    contexts_of(limits, Variants::Auto)
+}
+
+/// The same, and again those that run variants: with portable kernels, and with the variants for GPUs (which SwiftShader's compiler
+/// runs out of memory on).
+pub fn contexts_of_all_variants(limits: Limits) -> Vec<std::sync::Arc<Context>> {
+    let mut contexts = contexts_of(limits, Variants::Auto);
+    let with_variants: Vec<bool> = contexts.iter().map(|c| has_variants(c)).collect();
+    for variants in [Variants::Portable, Variants::Tiled] {
+        let again = contexts_of(limits, variants).into_iter().zip(&with_variants);
+        contexts.extend(again.filter(|(_, has)| **has).map(|(context, _)| context));
+    }
+    contexts
+}
+
+/// Whether a device runs variants: software drivers whose subgroups hold a table of eight.
+pub fn has_variants(context: &Context) -> bool {
+    let capabilities = context.capabilities();
+    capabilities.software && capabilities.subgroup.is_some_and(|(least, _)| least >= 8)
+}
+
+fn contexts_of(limits: Limits, variants: Variants) -> Vec<std::sync::Arc<Context>> {
     let adapters = pollster::block_on(Adapters::enumerate());
     let described = adapters.describe();
     assert!(
@@ -20,13 +42,14 @@ pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
         let found = described.iter().any(|a| a.name.to_lowercase().contains(&wanted.to_lowercase()));
         assert!(found, "no adapter {wanted:?} among {:?}", described.iter().map(|a| &a.name).collect::<Vec<_>>());
     }
-    described.iter().map(|a| pollster::block_on(Context::open_within(&adapters, a.index, limits)).unwrap()).collect()
+    let open = |index| pollster::block_on(Context::open_with(&adapters, index, limits, variants)).unwrap();
+    described.iter().map(|a| open(a.index)).collect()
 }
 
 /// The reference executor and every adapter.
 pub fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
-    devices.extend(contexts(Limits::default()).into_iter().map(Device::Gpu));
+    devices.extend(contexts_of_all_variants(Limits::default()).into_iter().map(Device::Gpu));
     devices
 }
 

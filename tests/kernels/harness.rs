@@ -38,10 +38,11 @@ where
     }
 }
 
-/// Every adapter, opened once for all tests: pipelines are compiled once.
+/// Every adapter, opened once for all tests: pipelines are compiled once. Those that choose variants are there again
+/// with the portable kernels and with the variants for GPUs.
 pub fn contexts() -> &'static [Arc<Context>] {
     static CONTEXTS: OnceLock<Vec<Arc<Context>>> = OnceLock::new();
-    CONTEXTS.get_or_init(|| crate::common::contexts(Limits::default()))
+    CONTEXTS.get_or_init(|| crate::common::contexts_of_all_variants(Limits::default()))
 }
 
 /// Whether every f32 operation on the values is exact.
@@ -244,7 +245,9 @@ pub fn run(record: impl Fn() -> Recording) -> Vec<(String, Outputs)> {
     assert_eq!(executor.run(&[]).unwrap(), all[0].1, "a second run, in the buffers of the first");
     for context in contexts() {
         let outputs = pollster::block_on(async { Plan::new(context, record()).await?.run(&[]).await });
-        all.push((context.name().to_owned(), outputs.unwrap_or_else(|e| panic!("{}: {e}", context.name()))));
+        let device = format!("{} {:?}", context.name(), context.capabilities());
+        let outputs = outputs.unwrap_or_else(|e| panic!("{device}: {e}"));
+        all.push((device, outputs));
     }
     all
 }
@@ -271,6 +274,18 @@ pub fn all_same(all: &[(String, Outputs)]) {
         for (a, b) in first.tensors.iter().zip(&outputs.tensors) {
             assert_eq!(a.name, b.name);
             same(&format!("{} on {device}", a.name), &a.values, &b.values);
+        }
+    }
+}
+
+/// On each adapter every variant gives the portable kernel's bits, but for those of `but`.
+pub fn variants_same(all: &[(String, Outputs)], but: impl Fn(&Context) -> bool) {
+    for (context, (device, outputs)) in contexts().iter().zip(&all[1..]).filter(|(context, _)| !but(context)) {
+        let same_adapter = |(other, _): &(&Arc<Context>, _)| other.name() == context.name() && !but(other);
+        let first = contexts().iter().zip(&all[1..]).find(same_adapter);
+        let (_, (_, first)) = first.unwrap();
+        for (a, b) in first.tensors.iter().zip(&outputs.tensors) {
+            same(&format!("{} on {device}, and with another variant", a.name), &a.values, &b.values);
         }
     }
 }

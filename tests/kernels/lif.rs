@@ -43,6 +43,7 @@ fn agrees_with_its_twin() {
             r
         };
         let all = run(record);
+        variants_same(&all, |_| false);
 
         let wide = f64s(&x);
         for (name, element) in [("binary", Element::Spikes), ("ternary", Element::Ternary)] {

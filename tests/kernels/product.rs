@@ -1,6 +1,9 @@
 //! `linear_spike` and `conv3x3_spike`, which differ in their taps alone: every epilogue, fused and unfused.
 
 use proptest::prelude::*;
+use spikeshade::gpu::Capabilities;
+use spikeshade::gpu::measure::tiles_are_faster;
+use spikeshade::kernels::Op;
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
@@ -146,6 +149,9 @@ fn check_case(taps: usize, case: Case) {
     reals_agree(&all, "sum", kind, &sum, &terms);
     reals_agree(&all, "unfused sum", kind, &sum, &terms);
 
+    // The table's sums of three weights may round differently.
+    variants_same(&all, crate::common::has_variants);
+
     if kind == Kind::Dyadic {
         all_same(&all);
         assert_eq!(y, by_definition(input, taps, spikes, &weights, &scale, &shift), "the f64 twin");
@@ -202,4 +208,57 @@ fn by_definition(input: Shape, taps: usize, spikes: &[u32], weights: &[f64], sca
         }
     }
     all
+}
+
+#[test]
+fn variants_suit_the_device() {
+    let mut r = Recording::default();
+    let shape = Shape { steps: 5, batch: 1, height: 2, width: 3, channels: 33 };
+    let input = packed(&mut r, &[0; 60], Element::Spikes, shape);
+    let weights = parameter(&mut r, &pack_weights(&[0.0; 9 * 33 * 40], 0..40, 33, 9));
+    let scale_shift = parameter(&mut r, &pack_scale_shift(&[0.0; 40], &[0.0; 40], 0..40));
+    let out = output(&mut r, "y", Element::Real, shape.with_channels(40));
+    let epilogue = Epilogue::Real { out, first_channel: 0, relu: false };
+    let product = SpikeProduct { layer: String::new(), input, weights, scale_shift, channels_out: 40, epilogue };
+    let ops: [Box<dyn Op>; 2] = [Box::new(LinearSpike(product.clone())), Box::new(Conv3x3Spike(product))];
+    for op in &ops {
+        let on = |software, subgroup, tiles_from| {
+            op.dispatch_on(&r, Capabilities { software, subgroup, tiles_from }).kernel.stem
+        };
+        let chosen = |software, subgroup| on(software, subgroup, None);
+        let portable = op.kernel().stem;
+        let table = format!("{portable}.table");
+        // No lane for each of eight sums, or a GPU, whose shuffles are no cheaper than its loads.
+        for (software, subgroup) in [(true, None), (true, Some((4, 4))), (true, Some((4, 32))), (false, Some((32, 32)))]
+        {
+            assert_eq!(chosen(software, subgroup), portable, "{software} {subgroup:?}");
+        }
+        for subgroup in [(8, 8), (16, 16)] {
+            assert_eq!(chosen(true, Some(subgroup)), table);
+        }
+        // Six tokens of eight timesteps, the least that hold five, make one workgroup of each 64 outputs.
+        let tiled = format!("{portable}.tiled");
+        assert_eq!(on(false, Some((32, 32)), Some(1)), tiled);
+        assert_eq!(on(false, None, Some(0)), tiled);
+        assert_eq!(on(false, None, Some(2)), portable);
+        assert_eq!(on(true, Some((8, 8)), Some(0)), table);
+        for context in contexts() {
+            let dispatch = op.dispatch_on(&r, context.capabilities());
+            let expected = match context.capabilities().tiles_from {
+                _ if crate::common::has_variants(context) => &table[..],
+                Some(_) => &tiled,
+                None => portable,
+            };
+            assert_eq!(dispatch.kernel.stem, expected, "{}", context.name());
+            // Bindings are the portable kernel's: tensors live and die alike.
+            assert_eq!(dispatch.bindings, op.dispatch(&r).bindings);
+        }
+    }
+}
+
+#[test]
+fn what_measures_tiles_runs() {
+    for context in contexts().iter().filter(|c| crate::common::has_variants(c)) {
+        pollster::block_on(tiles_are_faster(context)).unwrap();
+    }
 }
