@@ -21,6 +21,7 @@ pub mod conv3x3_real;
 pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
+pub mod conv3x3_spike_int8;
 pub mod cross_entropy;
 pub mod ema;
 pub mod gradient_norm;
@@ -30,6 +31,7 @@ pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
 pub mod linear_spike_backward;
+pub mod linear_spike_int8;
 pub mod maxpool_backward;
 pub mod maxpool_real;
 pub mod maxpool_real_backward;
@@ -96,6 +98,7 @@ pub const KERNELS: &[&Kernel] = &[
     &conv3x3_spike::KERNEL,
     &cross_entropy::KERNEL,
     &conv3x3_spike_backward::KERNEL,
+    &conv3x3_spike_int8::KERNEL,
     &ema::KERNEL,
     &gradient_norm::KERNEL,
     &head::KERNEL,
@@ -104,6 +107,7 @@ pub const KERNELS: &[&Kernel] = &[
     &lif_backward::KERNEL,
     &linear_spike::KERNEL,
     &linear_spike_backward::KERNEL,
+    &linear_spike_int8::KERNEL,
     &maxpool_real::KERNEL,
     &maxpool_real_backward::KERNEL,
     &maxpool_spike::KERNEL,

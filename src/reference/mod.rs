@@ -31,6 +31,7 @@ pub mod conv3x3_real;
 pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
+pub mod conv3x3_spike_int8;
 pub mod cross_entropy;
 pub mod dense;
 pub mod ema;
@@ -42,6 +43,7 @@ pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
 pub mod linear_spike_backward;
+pub mod linear_spike_int8;
 pub mod maxpool_real;
 pub mod maxpool_real_backward;
 pub mod maxpool_spike;
@@ -92,6 +94,8 @@ pub trait Real:
     fn reference(op: &dyn Op, host: &mut HostTensors<Self>);
     /// As f32, rounded.
     fn to_f32(self) -> f32;
+    /// An integer, rounded where it has more digits.
+    fn from_i32(i: i32) -> Self;
     /// Whether values take as much memory as words, so that one buffer can hold either.
     const IN_WORDS: bool;
     /// A buffer of words as one of values; if they are larger, an empty one.
@@ -183,6 +187,10 @@ impl Real for f32 {
         self
     }
 
+    fn from_i32(i: i32) -> Self {
+        i as f32
+    }
+
     const IN_WORDS: bool = true;
 
     fn from_words(words: Vec<u32>) -> Vec<Self> {
@@ -231,6 +239,10 @@ impl Real for f64 {
 
     fn to_f32(self) -> f32 {
         self as f32
+    }
+
+    fn from_i32(i: i32) -> Self {
+        i.into()
     }
 
     const IN_WORDS: bool = false;
