@@ -85,7 +85,10 @@ mod tests {
     fn integers_with_a_power_of_two_stay() {
         let weights = [127.0, -3.0, 0.0, 64.0, 1.0, -127.0];
         let quantised = quantise(&weights, &[0.25, -2.0]);
-        assert_eq!(quantised, Quantised { q: vec![127, -3, 0, -64, -1, 127], scale: vec![0.25, 2.0], relative_error: 0.0 });
+        assert_eq!(
+            quantised,
+            Quantised { q: vec![127, -3, 0, -64, -1, 127], scale: vec![0.25, 2.0], relative_error: 0.0 }
+        );
     }
 
     #[test]

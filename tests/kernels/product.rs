@@ -291,7 +291,14 @@ fn check_case<W: Stored>(taps: usize, case: Case) {
 }
 
 /// `y[t, p, o] = scale[o] · Σ_{tap, i} W[o, i, tap] s[t, p + tap, i] + shift[o]`, term by term.
-pub fn by_definition(input: Shape, taps: usize, spikes: &[u32], weights: &[f64], scale: &[f64], shift: &[f64]) -> Vec<f64> {
+pub fn by_definition(
+    input: Shape,
+    taps: usize,
+    spikes: &[u32],
+    weights: &[f64],
+    scale: &[f64],
+    shift: &[f64],
+) -> Vec<f64> {
     let Shape { height, width, channels, .. } = input;
     let (row, reach) = (words(channels), if taps == 9 { 1 } else { 0 });
     let mut all = Vec::new();
