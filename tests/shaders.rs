@@ -274,6 +274,7 @@ const ADDITION_ONLY_ENTRIES: &[(&str, &[&str])] = &[
 /// point reaches, inside a loop or not, must do without.
 const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("normalise", &["finish_real", "finish_residual", "fire_rows"], "batch norm: one scale a finished sum"),
+    ("nibble", &["fire_rows"], "packing: four bits to their places in a word"),
     ("charge", &["fire_rows"], "the neuron: 1/tau a finished sum"),
 ];
 
