@@ -8,6 +8,8 @@ exports=$(scripts/setup-test-drivers.sh)
 eval "$exports"
 # The Vulkan loader looks there for nothing that matters here, and warns on stderr if it is not set.
 export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$(mktemp -d)}
+# Compiled pipelines are not kept among the user's.
+export SPIKESHADE_CACHE_DIR=${SPIKESHADE_CACHE_DIR-$(mktemp -d)}
 
 step() { echo "== $*"; "$@"; }
 step cargo fmt --check

@@ -16,6 +16,7 @@ pub mod kernels;
 pub mod layers;
 pub mod model;
 pub mod outputs;
+pub mod profile;
 pub mod program;
 pub mod recording;
 pub mod reference;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::Result;
 use crate::gpu::Plan;
 use crate::outputs::Outputs;
+use crate::profile::{OpTime, op_times};
 use crate::recording::{Recording, TensorId};
 use crate::reference::Executor;
 use crate::session::Device;
@@ -40,6 +41,33 @@ impl Program {
             Program::Cpu(executor) => executor.run(inputs),
             Program::Exact(executor) => executor.run(inputs),
             Program::Gpu(plan) => plan.run(inputs).await,
+        }
+    }
+
+    /// As [`Program::run`], with each op's time. The whole takes longer than a run.
+    ///
+    /// # Errors
+    /// As [`Plan::run_timed`]; a device need not have timestamps.
+    pub async fn run_timed(&mut self, inputs: &[&[f32]]) -> Result<(Outputs, Vec<OpTime>)> {
+        let mut times = Vec::new();
+        let outputs = match self {
+            Program::Cpu(executor) => executor.run_timed(inputs, |_, time| times.push(time))?,
+            Program::Exact(executor) => executor.run_timed(inputs, |_, time| times.push(time))?,
+            Program::Gpu(plan) => {
+                let (outputs, timed) = plan.run_timed(inputs).await?;
+                times.extend(timed.iter().map(|t| t.time));
+                outputs
+            }
+        };
+        Ok((outputs, op_times(self.recording(), times)))
+    }
+
+    /// The recording it runs.
+    pub fn recording(&self) -> &Recording {
+        match self {
+            Program::Cpu(executor) => executor.recording(),
+            Program::Exact(executor) => executor.recording(),
+            Program::Gpu(plan) => plan.recording(),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::gpu::{Adapters, Context, Limits, MemoryPlan};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
 use crate::outputs::{LayerCount, OutputTensor, Outputs, Values};
+use crate::profile::OpTime;
 use crate::program::Program;
 use crate::{Error, Result};
 
@@ -33,13 +34,23 @@ impl Device {
         if text.eq_ignore_ascii_case("cpu") {
             return Ok((Device::Cpu, None));
         }
-        let adapters = Adapters::enumerate().await;
+        Device::open_among(&Adapters::enumerate().await, text).await
+    }
+
+    /// [`Device::open`] among adapters that are known.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_among(adapters: &Adapters, text: &str) -> Result<(Device, Option<String>)> {
+        if text.eq_ignore_ascii_case("cpu") {
+            return Ok((Device::Cpu, None));
+        }
         if !text.eq_ignore_ascii_case("auto") {
             let index = adapters.choose(text)?;
-            return Ok((Device::Gpu(Context::open(&adapters, index).await?), None));
+            return Ok((Device::Gpu(Context::open(adapters, index).await?), None));
         }
         let why = match adapters.best_hardware() {
-            Some(index) => match Context::open(&adapters, index).await {
+            Some(index) => match Context::open(adapters, index).await {
                 Ok(context) => return Ok((Device::Gpu(context), None)),
                 Err(e) => e.to_string(),
             },
@@ -178,16 +189,7 @@ impl Session {
     pub async fn run(&mut self, input: &Input, timesteps: Option<usize>, options: Options) -> Result<Output> {
         let model = self.model.clone();
         let config = model.config();
-        let steps = match (input.timesteps, timesteps) {
-            (Some(of_input), Some(asked)) if of_input != asked => {
-                return Err(Error::Input(format!(
-                    "the input is a sequence of {of_input} timesteps and {asked} are asked for; leave `--timesteps` out"
-                )));
-            }
-            (of_input, asked) => of_input.or(asked).unwrap_or(config.timesteps),
-        };
-        input.check(config)?;
-        let whole = InputShape { timesteps: steps, batch: input.batch, sequence: input.timesteps.is_some() };
+        let whole = shape_of(input, timesteps, config)?;
         let part = self.part_that_fits(whole, options)?;
         let mut outputs: Vec<(usize, Outputs)> = Vec::new();
         let mut first = 0;
@@ -216,6 +218,25 @@ impl Session {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn run_blocking(&mut self, input: &Input, timesteps: Option<usize>, options: Options) -> Result<Output> {
         pollster::block_on(self.run(input, timesteps, options))
+    }
+
+    /// Runs as many of a batch's images as the device takes at once; how many they were, and each op's time.
+    ///
+    /// # Errors
+    /// As [`Session::run`], and [`Error::Gpu`] if the device has no timestamps.
+    pub async fn run_timed(
+        &mut self,
+        input: &Input,
+        timesteps: Option<usize>,
+        options: Options,
+    ) -> Result<(usize, Vec<OpTime>)> {
+        let model = self.model.clone();
+        let config = model.config();
+        let whole = shape_of(input, timesteps, config)?;
+        let batch = self.part_that_fits(whole, options)?;
+        let pixels = channel_last(input, 0, batch, config.in_chans, config.img_size * config.img_size);
+        let program = self.compiled(InputShape { batch, ..whole }, options).await?;
+        Ok((batch, program.run_timed(&[&pixels]).await?.1))
     }
 
     /// Makes ready what a [`Session::run`] of `batch` images would make first, so that the run itself can be timed.
@@ -272,6 +293,20 @@ impl Session {
             }
         })
     }
+}
+
+/// The shape of an input that a model can run on, with the timesteps asked for.
+fn shape_of(input: &Input, timesteps: Option<usize>, config: &Config) -> Result<InputShape> {
+    let timesteps = match (input.timesteps, timesteps) {
+        (Some(of_input), Some(asked)) if of_input != asked => {
+            return Err(Error::Input(format!(
+                "the input is a sequence of {of_input} timesteps and {asked} are asked for; leave `--timesteps` out"
+            )));
+        }
+        (of_input, asked) => of_input.or(asked).unwrap_or(config.timesteps),
+    };
+    input.check(config)?;
+    Ok(InputShape { timesteps, batch: input.batch, sequence: input.timesteps.is_some() })
 }
 
 /// The largest part of a batch, halved until it fits, that a device with `limits` takes at once, and what it allocates.

@@ -12,6 +12,8 @@ use spikeshade::checkpoint::{Checkpoint, Dtype, Tensor};
 use spikeshade::config::Config;
 use spikeshade::gpu::{Context, Limits, MemoryPlan, Plan};
 use spikeshade::kernels::attention::Order;
+use spikeshade::kernels::lif::LifOp;
+use spikeshade::kernels::neuron::Neuron;
 use spikeshade::kernels::residual_add::ResidualAddOp;
 use spikeshade::kernels::{Dispatch, Kernel, Op};
 use spikeshade::layers::Options;
@@ -579,5 +581,42 @@ fn what_failed_is_not_kept() {
         let allocated = context.allocated();
         assert!(plan(add(&nothing, false)).is_err());
         assert_eq!(context.allocated(), allocated, "{name}");
+    }
+}
+
+#[test]
+fn of_pipelines_compiled_together_the_first_broken_one_is_named() {
+    let neuron = |tau| Neuron { v_threshold: 1.0, v_reset: Some(0.0), tau, decay_input: tau == 2.0 };
+    let flat = |channels| Shape { steps: 1, batch: 1, height: 1, width: 1, channels };
+    // Good ones, of several entry points and constants, before, between and after two that are broken.
+    let recording = |broken: &[usize]| {
+        let mut r = Recording::default();
+        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.5; 32] }));
+        for i in 0..8 {
+            let layer = format!("layer {i}");
+            if broken.contains(&i) {
+                let out = r.tensor("sum", Element::Real, flat(32));
+                r.push(Broken(ResidualAddOp { layer, input: x, residual: x, out }));
+                continue;
+            }
+            let element = if i % 2 == 0 { Element::Spikes } else { Element::Ternary };
+            let out = r.tensor("spikes", element, flat(32));
+            let neuron = neuron(if i % 4 < 2 { 2.0 } else { 3.0 });
+            r.push(LifOp { layer, input: x, out, h: None, neuron, first_channel: 0 });
+            r.output(format!("s{i}"), &[out]);
+        }
+        r
+    };
+    for context in common::contexts(Limits::default()) {
+        let plan = |broken: &[usize]| pollster::block_on(Plan::new(&context, recording(broken)));
+        for _ in 0..3 {
+            let error = plan(&[3, 6]).err().unwrap();
+            assert!(matches!(&error, Error::Gpu(why) if why.contains("layer 3: residual_add")), "{error}");
+            assert_eq!(context.allocated(), 0, "{}", context.name());
+        }
+        let expected = Executor::new(recording(&[])).run(&[]).unwrap();
+        assert_eq!(run(&mut plan(&[]).unwrap(), &[]), expected, "{}", context.name());
+        let error = plan(&[7]).err().unwrap();
+        assert!(matches!(&error, Error::Gpu(why) if why.contains("layer 7: residual_add")), "{error}");
     }
 }

@@ -7,12 +7,14 @@ use spikeshade::kernels::attention_qk_v::AttentionQkV;
 use spikeshade::kernels::conv3x3_real::{self, Conv3x3RealOp};
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
 use spikeshade::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
+use spikeshade::kernels::copy::CopyOp;
 use spikeshade::kernels::head::HeadOp;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
 use spikeshade::kernels::linear_spike_int8::LinearSpikeInt8;
 use spikeshade::kernels::maxpool_real::MaxpoolRealOp;
 use spikeshade::kernels::maxpool_spike::MaxpoolSpikeOp;
+use spikeshade::kernels::multiply_add::MultiplyAddOp;
 use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use spikeshade::kernels::residual_add::ResidualAddOp;
 use spikeshade::kernels::spike_count::{PARTIALS, SpikeCountOp};
@@ -145,6 +147,16 @@ pub fn rows() -> Vec<Row> {
             let (input, residual) = (d.real(shape(8, DIM), -8, 8), d.real(shape(8, DIM), -8, 8));
             let out = d.out(Element::Real, shape(8, DIM));
             d.recording.push(ResidualAddOp { layer: String::new(), input, residual, out });
+        }),
+        Row::new("copy", "4 MiB", |d| {
+            let input = d.real(flat(1 << 20), -8, 8);
+            let out = d.out(Element::Real, flat(1 << 20));
+            d.recording.push(CopyOp { layer: String::new(), input, out });
+        }),
+        Row::new("multiply_add", "64 Ki chains, 256 rounds", |d| {
+            let input = d.real(flat(1 << 13), -8, 8);
+            let out = d.out(Element::Real, flat(1 << 13));
+            d.recording.push(MultiplyAddOp { layer: String::new(), input, out, rounds: 256, map: (-1.0, 1.0) });
         }),
         Row::new("attention_kv", "8 heads of 32, N 64", |d| {
             let (k, v) = (d.real(shape(8, DIM), 0, 8), d.spikes(shape(8, DIM), Element::Ternary, RATE));

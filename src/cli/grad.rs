@@ -1,7 +1,7 @@
 //! `spikeshade grad`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -83,7 +83,7 @@ impl Grad {
         {
             bail!("{}: `x` is a sequence of {of_input} timesteps; leave --timesteps out", self.input.display());
         }
-        let labels = self.labels(input.batch)?;
+        let labels = read_labels(&self.input, input.batch)?;
         let device = self.run.open()?;
         let name = device.name().to_owned();
         let statistics = match self.mode {
@@ -130,19 +130,6 @@ impl Grad {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn labels(&self, batch: usize) -> Result<Vec<i64>> {
-        let file = tensor_file::read(&self.input)?;
-        let at = self.input.display();
-        if !file.contains("label") {
-            bail!("{at}: has no tensor `label`; save the class indices of the batch, i64 [{batch}], under that name");
-        }
-        let labels = file.i64("label")?;
-        if file.shape("label")? != [batch] {
-            bail!("{at}: `label` has shape {:?}; it must be [{batch}], one for each image", file.shape("label")?);
-        }
-        Ok(labels)
-    }
-
     fn tensors(&self, checkpoint: &Checkpoint, got: Gradients) -> Vec<(String, Vec<usize>, Data)> {
         let batch = got.logits.len();
         let logits = got.logits.concat();
@@ -164,4 +151,18 @@ impl Grad {
         tensors.extend(got.trace.into_iter().map(in_file));
         tensors
     }
+}
+
+/// The tensor `label`, one class index for each of `batch` images.
+pub(super) fn read_labels(path: &Path, batch: usize) -> Result<Vec<i64>> {
+    let file = tensor_file::read(path)?;
+    let at = path.display();
+    if !file.contains("label") {
+        bail!("{at}: has no tensor `label`; save the class indices of the batch, i64 [{batch}], under that name");
+    }
+    let labels = file.i64("label")?;
+    if file.shape("label")? != [batch] {
+        bail!("{at}: `label` has shape {:?}; it must be [{batch}], one for each image", file.shape("label")?);
+    }
+    Ok(labels)
 }

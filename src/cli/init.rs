@@ -79,7 +79,8 @@ impl Source {
     }
 }
 
-fn preset(name: &str) -> Result<Config> {
+/// A built-in configuration.
+pub(super) fn preset(name: &str) -> Result<Config> {
     let Some(config) = Config::preset(name) else {
         bail!("there is no preset `{}`; the presets are\n{}", crate::error::clip(name), presets("  "));
     };

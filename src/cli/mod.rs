@@ -3,6 +3,7 @@
 //! Results go to stdout, as text or (`--json`) as one JSON document; everything else goes to stderr. The exit code is 0,
 //! 1 after an error, 2 after a mistake in the arguments, or 130 after SIGINT, SIGTERM or SIGHUP.
 
+mod bench;
 mod classify;
 mod convert;
 mod devices;
@@ -67,6 +68,7 @@ enum Command {
     Convert(convert::Convert),
     Init(init::Init),
     Inspect(inspect::Inspect),
+    Bench(bench::Bench),
     Devices(devices::Devices),
 }
 
@@ -259,6 +261,7 @@ pub fn main() -> ExitCode {
             Command::Convert(c) => c.run(common),
             Command::Init(c) => c.run(common),
             Command::Inspect(c) => c.run(common),
+            Command::Bench(c) => c.run(common),
             Command::Devices(c) => c.run(common),
         }
     });

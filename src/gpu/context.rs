@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::pipelines::Pipelines;
 use super::{Adapters, Limits};
-use crate::kernels::Dispatch;
 use crate::recording::Constant;
 use crate::{Error, Result};
 
@@ -19,16 +19,12 @@ pub struct Context {
     timestamps: bool,
     lost: Arc<Mutex<Option<String>>>,
     allocated: Arc<AtomicU64>,
-    modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
-    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    pub(super) pipelines: Pipelines,
     constants: Mutex<HashMap<usize, Uploaded>>,
 }
 
 /// A parameter and its buffer, which goes when the last model that has the parameter goes.
 type Uploaded = (Weak<Constant>, Arc<Buffer>);
-
-/// Kernel, entry point and the bits of its constants.
-type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
 /// A buffer whose bytes are counted while it lives.
 pub struct Buffer {
@@ -51,6 +47,9 @@ impl Context {
     /// Opens adapter `index` with WebGPU's default limits (or less where the adapter has less), but for the sizes of bindings and
     /// buffers, which are the adapter's own outside a browser: what fits need not be cut.
     ///
+    /// Where the backend allows it, compiled pipelines are kept from one process to the next, in the user's cache folder or in
+    /// the one that `SPIKESHADE_CACHE_DIR` names; empty, it keeps nothing.
+    ///
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open(adapters: &Adapters, index: usize) -> Result<Arc<Context>> {
@@ -65,8 +64,9 @@ impl Context {
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open_within(adapters: &Adapters, index: usize, limits: Limits) -> Result<Arc<Context>> {
         let adapter = adapters.all.get(index).ok_or_else(|| Error::Gpu(format!("there is no adapter {index}")))?;
-        let name = adapter.get_info().name;
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let info = adapter.get_info();
+        let name = info.name.clone();
+        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE);
         let own = adapter.limits();
         let mut required_limits = wgpu::Limits::default().or_worse_values_from(&own);
         let larger = |asked: u64, own: u64, default: u64| asked.min(own).max(default);
@@ -102,6 +102,7 @@ impl Context {
             }
         });
         device.on_uncaptured_error(Arc::new(|e| log::error!("{e}")));
+        let pipelines = Pipelines::new(&device, &info);
         Ok(Arc::new(Context {
             device,
             queue,
@@ -110,8 +111,7 @@ impl Context {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             lost,
             allocated: Arc::default(),
-            modules: Mutex::default(),
-            pipelines: Mutex::default(),
+            pipelines,
             constants: Mutex::default(),
         }))
     }
@@ -217,42 +217,5 @@ impl Context {
     /// Lets go of the buffers of parameters that no plan uses: after an error some may be invalid.
     pub(super) fn release_unused_constants(&self) {
         lock(&self.constants).retain(|_, (_, buffer)| Arc::strong_count(buffer) > 1);
-    }
-
-    /// The pipeline of a dispatch, compiled once; kept only if the device takes it.
-    pub(super) async fn pipeline(&self, layer: &str, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
-        let stem = dispatch.kernel.stem;
-        let bits = dispatch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
-        let key = (stem, dispatch.entry, bits);
-        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let module = lock(&self.modules).get(stem).cloned();
-        let what = format!("{layer}: {stem}");
-        let made = self.scoped(&what, || {
-            let module = module.unwrap_or_else(|| {
-                self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                    label: Some(stem),
-                    source: wgpu::ShaderSource::Wgsl(dispatch.kernel.source().into()),
-                })
-            });
-            let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(stem),
-                layout: None,
-                module: &module,
-                entry_point: Some(dispatch.entry),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &dispatch.constants,
-                    // Every kernel writes its workgroup memory before it reads it.
-                    zero_initialize_workgroup_memory: false,
-                },
-                cache: None,
-            });
-            (module, pipeline)
-        });
-        let (module, pipeline) = made.await?;
-        lock(&self.modules).insert(stem, module);
-        lock(&self.pipelines).insert(key, pipeline.clone());
-        Ok(pipeline)
     }
 }

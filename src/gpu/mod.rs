@@ -1,13 +1,18 @@
 //! The device layer: the only code that names wgpu.
 
 pub mod adapter;
+#[cfg(not(target_arch = "wasm32"))]
+mod cache;
 pub mod context;
 pub mod memory;
+mod pipelines;
 pub mod plan;
 
 pub use adapter::{AdapterDescription, AdapterKind, Adapters};
 pub use context::Context;
 pub use memory::MemoryPlan;
+#[cfg(not(target_arch = "wasm32"))]
+pub use pipelines::Preparation;
 pub use plan::{DispatchTime, Plan};
 
 /// The limits a device is asked for, and plans are made within.

@@ -56,13 +56,8 @@ impl Plan {
         let dispatches: Vec<_> = recording.ops().map(|op| (op.layer(), op.dispatch(&recording))).collect();
         // The memory plan has checked that every grid folds.
         let grids: Vec<[u32; 3]> = dispatches.iter().filter_map(|(_, d)| d.groups.fold(limits.groups)).collect();
-        let mut pipelines = Vec::new();
-        for (layer, d) in &dispatches {
-            // One scope each: the browser reports an invalid shader only through its scope, and silently goes on.
-            pipelines.push(context.pipeline(layer, d).await?);
-        }
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
-        let made = context.scoped("allocating the plan's buffers", || {
+        let allocate = || {
             let buffers: Vec<Buffer> = memory
                 .buffers
                 .iter()
@@ -86,6 +81,21 @@ impl Plan {
             let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
             let uniforms = context.buffer("uniforms", uniform_bytes.len() as u64, usage);
             context.queue.write_buffer(&uniforms.raw, 0, &uniform_bytes);
+            let read = recording.outputs.iter().flat_map(|o| o.windows.iter().copied()).chain(recording.counts);
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+            let readback: Vec<_> =
+                read.map(|id| (id, context.buffer("readback", recording.get(id).bytes(), usage))).collect();
+            // Copies begin while pipelines are still being compiled.
+            context.queue.submit([]);
+            (buffers, constants, uniforms, offsets, readback)
+        };
+        let (pipelines, allocated) =
+            context.pipelines(&dispatches, || context.scoped("allocating the plan's buffers", allocate)).await;
+        let allocated = allocated.await;
+        let made = pipelines.and_then(|pipelines| allocated.map(|allocated| (pipelines, allocated)));
+        let made = made.inspect_err(|_| context.release_unused_constants());
+        let (pipelines, (buffers, constants, uniforms, offsets, readback)) = made?;
+        let bound = context.scoped("binding the plan's buffers", || {
             let whole = |id: TensorId| match (&constants[id.0], location(&recording, &memory, id)) {
                 (Some(constant), _) => constant.raw.as_entire_binding(),
                 (None, (slot, offset)) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -94,7 +104,7 @@ impl Plan {
                     size: wgpu::BufferSize::new(recording.get(id).bytes().max(16)),
                 }),
             };
-            let steps: Vec<Step> = dispatches
+            dispatches
                 .iter()
                 .zip(pipelines)
                 .zip(&grids)
@@ -120,16 +130,16 @@ impl Plan {
                     });
                     Step { pipeline, bind_group, grid }
                 })
-                .collect();
-            let read = recording.outputs.iter().flat_map(|o| o.windows.iter().copied()).chain(recording.counts);
-            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let readback: Vec<_> =
-                read.map(|id| (id, context.buffer("readback", recording.get(id).bytes(), usage))).collect();
-            let constants: Vec<Arc<Buffer>> = constants.into_iter().flatten().collect();
-            (buffers, constants, uniforms, steps, readback)
+                .collect::<Vec<Step>>()
         });
-        let made = made.await.inspect_err(|_| context.release_unused_constants());
-        let (buffers, constants, uniforms, steps, readback) = made?;
+        let steps = match bound.await {
+            Ok(steps) => steps,
+            Err(e) => {
+                drop(constants);
+                context.release_unused_constants();
+                return Err(e);
+            }
+        };
         drop(dispatches);
         Ok(Plan {
             context: context.clone(),
@@ -140,7 +150,7 @@ impl Plan {
             readback,
             mapped: false,
             _uniforms: uniforms,
-            _constants: constants,
+            _constants: constants.into_iter().flatten().collect(),
         })
     }
 

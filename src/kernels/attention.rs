@@ -38,6 +38,18 @@ pub struct Heads {
     pub count: usize,
 }
 
+impl Heads {
+    /// Terms of a product with `Kᵀ V`, of tensors of that shape: d² a token and head.
+    pub(super) fn linear_terms(self, of: Shape) -> u64 {
+        (of.steps * of.rows() * self.count * self.dim * self.dim) as u64
+    }
+
+    /// Terms of a product with `Q Kᵀ`, of tensors of that shape: d a pair of tokens and head.
+    pub(super) fn quadratic_terms(self, of: Shape) -> u64 {
+        (of.steps * of.rows() * of.tokens() * self.count * self.dim) as u64
+    }
+}
+
 /// The order in which the three factors are multiplied; equal in exact arithmetic as there is no softmax.
 #[derive(serde::Serialize, serde::Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {

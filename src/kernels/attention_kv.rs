@@ -1,7 +1,7 @@
 //! `attention_kv`: `M = Kᵀ V` of every timestep, image and head.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_kv as twin;
 
@@ -54,6 +54,10 @@ impl Op for AttentionKv {
                 attention.images,
             ]),
         }
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        Arithmetic::selected(self.v, self.heads.linear_terms(recording.get(self.v).shape))
     }
 
     twins!(twin::run);

@@ -1,7 +1,7 @@
 //! `attention_kv_backward`: the gradients of the factors of `M = Kᵀ V`.
 
 use super::attention::{Attention, Heads, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, twins};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_kv_backward as twin;
 
@@ -86,6 +86,10 @@ impl Op for AttentionKvGradKeys {
         }
     }
 
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        Arithmetic::selected(self.v, self.heads.linear_terms(recording.get(self.v).shape))
+    }
+
     twins!(twin::keys);
 }
 
@@ -108,6 +112,10 @@ impl Op for AttentionKvGradValues {
             uniform: bytes_of(&attention),
             groups: groups(&attention),
         }
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        Arithmetic::real(self.heads.linear_terms(recording.get(self.k).shape))
     }
 
     twins!(twin::values);

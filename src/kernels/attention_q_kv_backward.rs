@@ -1,7 +1,7 @@
 //! `attention_q_kv_backward`: the gradients of the factors of `O = Q M`.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_q_kv_backward as twin;
 
@@ -79,6 +79,10 @@ impl Op for AttentionQKvGradKv {
         }
     }
 
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        Arithmetic::selected(self.q, self.heads.linear_terms(recording.get(self.q).shape))
+    }
+
     twins!(twin::kv);
 }
 
@@ -102,6 +106,10 @@ impl Op for AttentionQKvGradQueries {
             uniform: bytes_of(&attention),
             groups: Groups::Exact([tiles, attention.heads, attention.images]),
         }
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        Arithmetic::real(self.heads.linear_terms(recording.get(self.g).shape))
     }
 
     twins!(twin::queries);

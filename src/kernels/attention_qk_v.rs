@@ -1,7 +1,7 @@
 //! `attention_qk_v`: `O = (Q Kᵀ) V` of every timestep, image and head.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_qk_v as twin;
 
@@ -56,6 +56,12 @@ impl Op for AttentionQkV {
                 attention.images,
             ]),
         }
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        // Two products, with the spikes of Q and of V.
+        let additions = 2 * self.heads.quadratic_terms(recording.get(self.q).shape);
+        Arithmetic { additions, ..Arithmetic::default() }
     }
 
     twins!(twin::run);

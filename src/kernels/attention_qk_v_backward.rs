@@ -1,7 +1,7 @@
 //! `attention_qk_v_backward`: the gradients of the factors of `O = (Q Kᵀ) V`.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_qk_v_backward as twin;
 
@@ -70,6 +70,11 @@ impl Op for AttentionQkVGradQueries {
         dispatch("queries", bindings, &uniform_of(recording, self.dq, self.g, self.heads))
     }
 
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let terms = self.heads.quadratic_terms(recording.get(self.g).shape);
+        Arithmetic { multiply_adds: terms, ..Arithmetic::selected(self.v, terms) }
+    }
+
     twins!(twin::queries);
 }
 
@@ -106,6 +111,12 @@ impl Op for AttentionQkVGradKeys {
         dispatch("keys", bindings, &uniform_of(recording, self.q, self.g, self.heads))
     }
 
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        // Two products, with the spikes of V and of Q.
+        let additions = 2 * self.heads.quadratic_terms(recording.get(self.g).shape);
+        Arithmetic { additions, ..Arithmetic::default() }
+    }
+
     twins!(twin::keys);
 }
 
@@ -138,6 +149,11 @@ impl Op for AttentionQkVGradValues {
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         let bindings = vec![(0, self.q), (1, self.k), (3, self.g), (6, self.dv)];
         dispatch("values", bindings, &uniform_of(recording, self.q, self.g, self.heads))
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let terms = self.heads.quadratic_terms(recording.get(self.g).shape);
+        Arithmetic { multiply_adds: terms, ..Arithmetic::selected(self.q, terms) }
     }
 
     twins!(twin::values);

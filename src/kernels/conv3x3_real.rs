@@ -1,6 +1,6 @@
 //! `conv3x3_real`: 3×3 convolution (pad 1, stride 1) of real values with batch norm folded in; the first stage.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::conv3x3_real as twin;
 use crate::tensor::vectors;
@@ -87,6 +87,11 @@ impl Op for Conv3x3RealOp {
             uniform: bytes_of(&conv),
             groups: Groups::Line { n: tiles as u64, z: dim(channels_out.div_ceil(32)) },
         }
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let (x, y) = (recording.get(self.input).shape, recording.get(self.out).shape);
+        Arithmetic::real((9 * x.channels * x.steps * x.rows() * y.channels) as u64)
     }
 
     twins!(twin::run);

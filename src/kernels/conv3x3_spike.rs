@@ -1,7 +1,7 @@
 //! `conv3x3_spike`: 3×3 convolution (pad 1, stride 1) of packed spikes, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Dispatch, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::recording::Recording;
 use crate::reference::conv3x3_spike as twin;
 
@@ -37,6 +37,10 @@ impl Op for Conv3x3Spike {
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         self.0.dispatch(&KERNEL, recording)
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        self.0.arithmetic(recording, 9)
     }
 
     twins!(twin::run, 0);

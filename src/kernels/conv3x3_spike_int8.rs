@@ -2,7 +2,7 @@
 //! norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Dispatch, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::recording::Recording;
 use crate::reference::conv3x3_spike_int8 as twin;
 
@@ -34,6 +34,10 @@ impl Op for Conv3x3SpikeInt8 {
 
     fn layer(&self) -> &str {
         &self.0.layer
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        self.0.arithmetic(recording, 9)
     }
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {

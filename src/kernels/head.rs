@@ -1,6 +1,6 @@
 //! `head`: the linear layer from firing rates to logits.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::head as twin;
 
@@ -76,6 +76,11 @@ impl Op for HeadOp {
             uniform: bytes_of(&head),
             groups: Groups::Column { x: dim(self.classes.div_ceil(64)), n: input.shape.batch as u64 },
         }
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let x = recording.get(self.input).shape;
+        Arithmetic::real((x.batch * x.channels * self.classes) as u64)
     }
 
     twins!(twin::run);

@@ -1,6 +1,6 @@
 //! `head_backward`: the gradient of the linear layer from firing rates to logits.
 
-use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::head_backward as twin;
 use crate::tensor::{Shape, vectors};
@@ -84,6 +84,11 @@ impl Op for HeadWeightsBackwardOp {
         }
     }
 
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let rate = recording.get(self.rate).shape;
+        Arithmetic::real((rate.batch * rate.channels * self.classes) as u64)
+    }
+
     twins!(twin::run_weights);
 }
 
@@ -121,6 +126,11 @@ impl Op for HeadInputBackwardOp {
             uniform: bytes_of(&sizes(rate, self.classes)),
             groups: Groups::Column { x: dim(vectors(rate.channels)), n: rate.batch as u64 },
         }
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let rate = recording.get(self.g_rate).shape;
+        Arithmetic::real((rate.batch * rate.channels * self.classes) as u64)
     }
 
     twins!(twin::run_input);

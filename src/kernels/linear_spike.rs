@@ -1,7 +1,7 @@
 //! `linear_spike`: packed spikes times f32 weights, token by token, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Dispatch, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::recording::Recording;
 use crate::reference::linear_spike as twin;
 
@@ -37,6 +37,10 @@ impl Op for LinearSpike {
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         self.0.dispatch(&KERNEL, recording)
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        self.0.arithmetic(recording, 1)
     }
 
     twins!(twin::run, 0);

@@ -1,7 +1,7 @@
 //! `linear_spike_int8`: packed spikes times int8 weights, token by token, summed in integers, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Dispatch, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::recording::Recording;
 use crate::reference::linear_spike_int8 as twin;
 
@@ -33,6 +33,10 @@ impl Op for LinearSpikeInt8 {
 
     fn layer(&self) -> &str {
         &self.0.layer
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        self.0.arithmetic(recording, 1)
     }
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {

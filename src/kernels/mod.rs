@@ -22,6 +22,7 @@ pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
 pub mod conv3x3_spike_int8;
+pub mod copy;
 pub mod cross_entropy;
 pub mod ema;
 pub mod gradient_norm;
@@ -37,6 +38,7 @@ pub mod maxpool_real;
 pub mod maxpool_real_backward;
 pub mod maxpool_spike;
 pub mod maxpool_spike_backward;
+pub mod multiply_add;
 pub mod neuron;
 pub mod product;
 pub mod product_backward;
@@ -96,6 +98,7 @@ pub const KERNELS: &[&Kernel] = &[
     &conv3x3_real::KERNEL,
     &conv3x3_real_backward::KERNEL,
     &conv3x3_spike::KERNEL,
+    &copy::KERNEL,
     &cross_entropy::KERNEL,
     &conv3x3_spike_backward::KERNEL,
     &conv3x3_spike_int8::KERNEL,
@@ -112,6 +115,7 @@ pub const KERNELS: &[&Kernel] = &[
     &maxpool_real_backward::KERNEL,
     &maxpool_spike::KERNEL,
     &maxpool_spike_backward::KERNEL,
+    &multiply_add::KERNEL,
     &residual_add::KERNEL,
     &sgd::KERNEL,
     &spike_count::KERNEL,
@@ -179,6 +183,30 @@ impl Groups {
     }
 }
 
+/// The sums and products that an op's equation has, whatever computes them; what is done once an element (batch norm, neurons)
+/// is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arithmetic {
+    /// Additions of values that spikes select, as if every neuron fired.
+    pub additions: u64,
+    /// The spikes that select them, where it is one tensor: its firing rate times `additions` are the synaptic operations.
+    pub spikes: Option<TensorId>,
+    /// Products of two real factors that are summed.
+    pub multiply_adds: u64,
+}
+
+impl Arithmetic {
+    /// Additions that the spikes of one tensor select.
+    pub(crate) fn selected(spikes: TensorId, additions: u64) -> Self {
+        Arithmetic { additions, spikes: Some(spikes), multiply_adds: 0 }
+    }
+
+    /// Products of real factors.
+    pub(crate) fn real(multiply_adds: u64) -> Self {
+        Arithmetic { multiply_adds, ..Arithmetic::default() }
+    }
+}
+
 /// One op of a recording.
 pub trait Op: Send + Sync {
     /// Which kernel runs it.
@@ -189,6 +217,14 @@ pub trait Op: Send + Sync {
     fn operands(&self, recording: &Recording) -> Vec<(TensorId, Access)> {
         let dispatch = self.dispatch(recording);
         dispatch.bindings.iter().map(|&(slot, id)| (id, dispatch.kernel.bindings[slot as usize].1)).collect()
+    }
+    /// Bytes of its operands, each read or written once and as a whole.
+    fn bytes(&self, recording: &Recording) -> u64 {
+        self.operands(recording).iter().map(|&(id, _)| recording.get(id).bytes()).sum()
+    }
+    /// What it computes; nothing where moving is all it does.
+    fn arithmetic(&self, _recording: &Recording) -> Arithmetic {
+        Arithmetic::default()
     }
     /// Its dispatch.
     fn dispatch(&self, recording: &Recording) -> Dispatch;

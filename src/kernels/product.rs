@@ -2,7 +2,7 @@
 //! (`shaders/lib/spike_product.wgsl`, `shaders/lib/product_epilogue.wgsl`).
 
 use super::neuron::Neuron;
-use super::{Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
+use super::{Arithmetic, Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
 use crate::recording::{Access, Recording, TensorId};
 use crate::tensor::words;
 
@@ -118,6 +118,12 @@ pub fn step_block(steps: usize) -> usize {
 }
 
 impl SpikeProduct {
+    pub(super) fn arithmetic(&self, recording: &Recording, taps: usize) -> Arithmetic {
+        let shape = recording.get(self.input).shape;
+        let rows = shape.steps * shape.rows();
+        Arithmetic::selected(self.input, (rows * taps * shape.channels * self.channels_out) as u64)
+    }
+
     pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
         let shape = recording.get(self.input).shape;
         let block = step_block(shape.steps);

@@ -1,9 +1,9 @@
 //! What the backward passes of `linear_spike`, `conv3x3_spike` and `conv3x3_real` share: the uniform, the ops' parameters and
 //! how a sum over rows is split (`shaders/lib/product_backward.wgsl`, `spike_gradient.wgsl`, `dense_product.wgsl`).
 
-use super::{Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
+use super::{Arithmetic, Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
 use crate::recording::{Access, Recording, TensorId};
-use crate::tensor::{Shape, vectors, words};
+use crate::tensor::{Element, Shape, vectors, words};
 
 uniform! {
     /// The uniform of the backward pass of a product.
@@ -149,7 +149,25 @@ fn uniform_of(shape: Shape, gradient_stride: usize, first_channel: usize, channe
     }
 }
 
+/// Inputs that a row of `len` floats of packed weights multiplies, pads included: taps times channels.
+fn packed_inputs(len: usize, channels_out: usize) -> usize {
+    len / (32 * channels_out.div_ceil(32))
+}
+
 impl WeightsBackward {
+    pub(super) fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let (gradient, input) = (recording.get(self.gradient).shape, recording.get(self.input));
+        let channels = input.shape.channels;
+        let packed = packed_inputs(recording.get(self.out).len() / self.splits.max(1), self.channels_out);
+        // Real inputs are those of the 3x3 convolution, packed without pads between its taps.
+        let taps = if input.element == Element::Real { 9 } else { packed / (32 * words(channels).max(1)) };
+        let terms = (gradient.steps * gradient.rows() * taps * channels * self.channels_out) as u64;
+        match input.element {
+            Element::Real => Arithmetic::real(terms),
+            _ => Arithmetic::selected(self.input, terms),
+        }
+    }
+
     /// `chunks` of 32 inputs, of which a workgroup takes `group`.
     pub(super) fn dispatch(
         &self,
@@ -189,6 +207,10 @@ impl WeightsBackward {
 }
 
 impl CombineBackward {
+    pub(super) fn arithmetic(&self, _: &Recording) -> Arithmetic {
+        Arithmetic::default()
+    }
+
     pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
         let len = recording.get(self.out).len() / 4;
         let product = ProductBackward { splits: dim(self.splits), weights_len: dim(len), ..ProductBackward::default() };
@@ -204,6 +226,13 @@ impl CombineBackward {
 }
 
 impl InputBackward {
+    pub(super) fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        let (gradient, out) = (recording.get(self.gradient).shape, recording.get(self.out).shape);
+        let all = 32 * words(self.channels_in).max(1);
+        let taps = packed_inputs(recording.get(self.weights).len(), self.channels_out) / all;
+        Arithmetic::real((gradient.steps * gradient.rows() * taps * out.channels * self.channels_out) as u64)
+    }
+
     pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
         let gradient = recording.get(self.gradient);
         let channels = recording.get(self.out).shape.channels;
@@ -242,6 +271,10 @@ macro_rules! backward_op {
 
             fn layer(&self) -> &str {
                 &self.0.layer
+            }
+
+            fn arithmetic(&self, recording: &crate::recording::Recording) -> crate::kernels::Arithmetic {
+                self.0.arithmetic(recording)
             }
 
             fn dispatch(&self, $recording: &crate::recording::Recording) -> crate::kernels::Dispatch {

@@ -241,7 +241,10 @@ impl<F: Real, W: Weight<F>> Product<'_, F, W> {
                 let (first, tokens) = (i * block, out[0].len() / row);
                 selected.clear();
                 for token in first..first + tokens {
-                    (0..steps).for_each(|step| self.select(step, token, selected));
+                    // A loop: what `for_each` calls would not be inlined, and its vectors be narrow.
+                    for step in 0..steps {
+                        self.select(step, token, selected);
+                    }
                 }
                 sums.resize(2 * tokens * steps, [F::default(); 32]);
                 // Two tiles' weights stay in the cache while all the block's spikes select from them.

@@ -127,7 +127,7 @@ pub fn combine<F: Real>(partials: &[F], out: &mut [F]) {
 }
 
 /// The rows one task works through: enough that preparing the weights for them costs little beside the product.
-const BLOCK: usize = 128;
+const BLOCK: usize = 256;
 
 /// Weights as the input's gradient multiplies them, `[taps reversed][outputs][32 ⌈inputs/32⌉]` of the words of inputs from
 /// `first_word` on: an output sees its input at the opposite tap.

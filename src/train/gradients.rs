@@ -75,7 +75,7 @@ pub async fn gradients(
     checkpoint.fitting(&config.parameters(), "the model's checkpoint")?;
     let timesteps = input.timesteps.unwrap_or(config.timesteps);
     let shape = InputShape { timesteps, batch: input.batch, sequence: input.timesteps.is_some() };
-    check(config, input, labels)?;
+    check_batch(config, input, labels)?;
     let (recording, _) = record(checkpoint, shape, options, device.limits())?;
     let pixels = channel_last(input, 0, input.batch, config.in_chans, config.img_size * config.img_size);
     let mut targets = one_hot(labels, config.num_classes);
@@ -84,7 +84,8 @@ pub async fn gradients(
     collect(checkpoint, outputs, shape, options)
 }
 
-fn check(config: &Config, input: &Input, labels: &[i64]) -> Result<()> {
+/// Whether a batch and its labels fit the model.
+pub(crate) fn check_batch(config: &Config, input: &Input, labels: &[i64]) -> Result<()> {
     input.check(config)?;
     if labels.len() != input.batch {
         return Err(Error::Input(format!("{} labels for {} images", labels.len(), input.batch)));
@@ -115,7 +116,7 @@ fn record(checkpoint: &Checkpoint, input: InputShape, options: Options, limits: 
 }
 
 /// Class indices as `[B][classes]` with a one in each row.
-fn one_hot(labels: &[i64], classes: usize) -> Vec<f32> {
+pub(crate) fn one_hot(labels: &[i64], classes: usize) -> Vec<f32> {
     let mut targets = vec![0.0; labels.len() * classes];
     for (row, &label) in targets.chunks_exact_mut(classes).zip(labels) {
         if let Some(t) = usize::try_from(label).ok().and_then(|l| row.get_mut(l)) {

@@ -23,7 +23,8 @@ use crate::kernels::gradient_norm::{GradientNormCombineOp, GradientNormPartialOp
 use crate::kernels::sgd::SgdOp;
 use crate::kernels::step::{Clip, Step};
 use crate::model::InputShape;
-use crate::outputs::LayerCount;
+use crate::outputs::{LayerCount, Outputs};
+use crate::profile::OpTime;
 use crate::program::Program;
 use crate::recording::{Constant, PART_ALIGNMENT, Recording, TensorId};
 use crate::reference::Executor;
@@ -132,6 +133,19 @@ pub struct StepResult {
     pub skipped: bool,
     /// Spikes by layer, of the last micro-batch.
     pub counts: Vec<LayerCount>,
+}
+
+impl StepResult {
+    /// Adds what a micro-batch says, its loss as a sum over images.
+    fn add(&mut self, outputs: Outputs, last: bool) {
+        self.loss += outputs.reals("loss").iter().map(|&l| f64::from(l)).sum::<f64>();
+        self.logits.extend(outputs.reals("logits"));
+        if last {
+            let clip = Clip::decode(outputs.reals("clip"));
+            (self.grad_norm, self.skipped) = (f64::from(clip.norm), clip.skipped);
+            self.counts = outputs.counts;
+        }
+    }
 }
 
 /// A batch as the plan takes it.
@@ -272,21 +286,34 @@ impl TrainingPlan {
         for (i, batch) in batches.iter().enumerate() {
             let last = i + 1 == micro;
             let scalars = self.scalars(schedule, i).encode();
-            let config = &self.base.config;
             let targets = rows_of_four(batch.targets, batch.targets.len());
-            let pixels = rows_of_four(batch.pixels, config.in_chans);
+            let pixels = rows_of_four(batch.pixels, self.base.config.in_chans);
             let ops = 0..if last { self.map.ops } else { self.map.optimizer };
             let outputs = self.program.run_ops(&[&pixels, &targets, &scalars], ops).await?;
-            result.loss += outputs.reals("loss").iter().map(|&l| f64::from(l)).sum::<f64>();
-            result.logits.extend(outputs.reals("logits"));
-            if last {
-                let clip = Clip::decode(outputs.reals("clip"));
-                (result.grad_norm, result.skipped) = (f64::from(clip.norm), clip.skipped);
-                result.counts = outputs.counts;
-            }
+            result.add(outputs, last);
         }
         result.loss /= (self.settings.batch * micro) as f64;
         Ok(result)
+    }
+
+    /// As [`TrainingPlan::step`] of one batch, with each op's time. The whole takes longer than a step.
+    ///
+    /// # Errors
+    /// As [`TrainingPlan::step`], [`Error::Input`] if the plan takes several micro-batches, and [`Error::Gpu`] if the device has
+    /// no timestamps.
+    pub async fn step_timed(&mut self, batch: Images<'_>, schedule: Schedule) -> Result<(StepResult, Vec<OpTime>)> {
+        let micro = self.settings.micro_batches;
+        if micro != 1 {
+            return Err(Error::Input(format!("a step of {micro} micro-batches cannot be timed by op; use one")));
+        }
+        let scalars = self.scalars(schedule, 0).encode();
+        let targets = rows_of_four(batch.targets, batch.targets.len());
+        let pixels = rows_of_four(batch.pixels, self.base.config.in_chans);
+        let (outputs, times) = self.program.run_timed(&[&pixels, &targets, &scalars]).await?;
+        let mut result = StepResult::default();
+        result.add(outputs, true);
+        result.loss /= self.settings.batch as f64;
+        Ok((result, times))
     }
 
     fn scalars(&self, schedule: Schedule, micro_batch: usize) -> Step {

@@ -1,0 +1,199 @@
+//! Pipelines that a driver compiled before, in a file from one process to the next.
+//!
+//! A file `<cache folder>/spikeshade/<key of the adapter>.pipelines` holds what [`wgpu::PipelineCache::get_data`] gave, after a
+//! header with its length and a hash: drivers trust what they are given, so that only what was written whole reaches them.
+//! Nothing here is ever an error: without the file, or where it cannot be written, pipelines are compiled anew.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use etcetera::BaseStrategy;
+
+/// The environment variable that names a folder in place of the user's own; empty, nothing is kept.
+pub const FOLDER: &str = "SPIKESHADE_CACHE_DIR";
+/// A file that would be larger is given up: data of pipelines that no longer exist cannot be told from others.
+const MOST_BYTES: u64 = 64 << 20;
+/// Begins the file.
+const MAGIC: [u8; 16] = *b"spikeshade pso 1";
+const HEADER: usize = MAGIC.len() + 16;
+
+/// The pipeline cache of a device and its file.
+pub(super) struct PipelineCache {
+    raw: wgpu::PipelineCache,
+    file: PathBuf,
+    /// [`hash`] of what the file holds; 0 if that is nothing.
+    saved: AtomicU64,
+}
+
+/// Where files are kept: [`FOLDER`], or the user's cache folder.
+pub(super) fn folder() -> Option<PathBuf> {
+    match std::env::var_os(FOLDER) {
+        Some(folder) => (!folder.is_empty()).then(|| folder.into()),
+        None => Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("spikeshade")),
+    }
+}
+
+impl PipelineCache {
+    /// The cache of a device made from an adapter, with what is in `folder`; `None` where the device has none.
+    pub fn open(device: &wgpu::Device, adapter: &wgpu::AdapterInfo, folder: &Path) -> Option<Self> {
+        if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return None;
+        }
+        let file = folder.join(wgpu::util::pipeline_cache_key(adapter)? + ".pipelines");
+        let data = read(&file);
+        let (raw, kept) = match data.as_deref().and_then(|data| create(device, Some(data))) {
+            Some(raw) => (raw, data),
+            // Of another device, say, by a file that was copied.
+            None => (create(device, None)?, None),
+        };
+        Some(PipelineCache { raw, file, saved: AtomicU64::new(kept.map_or(0, |data| hash(&data))) })
+    }
+
+    /// What pipelines are compiled with.
+    pub fn raw(&self) -> &wgpu::PipelineCache {
+        &self.raw
+    }
+
+    /// Writes the file if there is anything new.
+    pub fn save(&self) {
+        let Some(data) = self.raw.get_data() else { return };
+        let hash = hash(&data);
+        if self.saved.swap(hash, Ordering::Relaxed) != hash {
+            match write(&self.file, &data) {
+                Ok(()) => log::debug!("{}: {} bytes of compiled pipelines", self.file.display(), data.len()),
+                Err(e) => log::info!("compiled pipelines are not kept: {e}"),
+            }
+        }
+    }
+}
+
+/// `None` if wgpu refuses the data.
+fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data, fallback: true };
+    // SAFETY: the data came out of `get_data`: `write` writes nothing else, `read` checks that all of it is there and
+    // unchanged, and the folder is the user's own. wgpu checks that it is of this adapter and driver.
+    let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+    pollster::block_on(scope.pop()).is_none().then_some(cache)
+}
+
+/// Never 0. Hashes of another version of Rust may differ, which costs one compilation.
+fn hash(data: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    data.hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+/// What [`write`] wrote; `None` if it is not there, or not whole.
+fn read(file: &Path) -> Option<Vec<u8>> {
+    let about = std::fs::metadata(file).ok()?;
+    if !about.is_file() || about.len() > MOST_BYTES {
+        return None;
+    }
+    let bytes = std::fs::read(file).ok()?;
+    let (header, data) = bytes.split_at_checked(HEADER)?;
+    (header == self::header(data)).then(|| data.to_vec())
+}
+
+fn header(data: &[u8]) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..16].copy_from_slice(&MAGIC);
+    header[16..24].copy_from_slice(&(data.len() as u64).to_le_bytes());
+    header[24..].copy_from_slice(&hash(data).to_le_bytes());
+    header
+}
+
+/// Replaces the file as a whole; data too large for it removes it, to begin anew.
+fn write(file: &Path, data: &[u8]) -> crate::Result<()> {
+    let io = |e| crate::Error::io(file, e);
+    if (HEADER + data.len()) as u64 > MOST_BYTES {
+        return std::fs::remove_file(file).or_else(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(io(e)),
+        });
+    }
+    if let Some(folder) = file.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        // Who can write to it can make the driver run what they like.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(folder).map_err(io)?;
+    }
+    crate::files::write_aside(file, &[&header(data), data].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Adapters;
+
+    #[test]
+    fn a_file_is_read_back_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("made/for/it.pipelines");
+        let data: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
+        assert_eq!(read(&file), None);
+        write(&file, &data).unwrap();
+        assert_eq!(read(&file).as_ref(), Some(&data));
+        let whole = std::fs::read(&file).unwrap();
+        let mut broken = vec![Vec::new(), [&whole[..], b"x"].concat()];
+        broken.extend([1, HEADER - 1, HEADER, whole.len() - 1].map(|n| whole[..n].to_vec()));
+        broken.extend([0, 16, 24, HEADER, whole.len() - 1].map(|i| {
+            let mut bytes = whole.clone();
+            bytes[i] ^= 0x10;
+            bytes
+        }));
+        for bytes in broken {
+            std::fs::write(&file, &bytes).unwrap();
+            assert_eq!(read(&file), None, "{} bytes", bytes.len());
+        }
+        assert_eq!(read(folder.path()), None, "a folder");
+        // Too large: gone, and no error if it is gone already.
+        std::fs::write(&file, &whole).unwrap();
+        for _ in 0..2 {
+            write(&file, &vec![0; MOST_BYTES as usize]).unwrap();
+            assert!(!file.exists());
+        }
+    }
+
+    #[test]
+    fn nothing_in_the_file_or_the_folder_is_an_error() {
+        let adapters = pollster::block_on(Adapters::enumerate());
+        for adapter in &adapters.all {
+            let info = adapter.get_info();
+            let required_features = adapter.features() & wgpu::Features::PIPELINE_CACHE;
+            let descriptor = wgpu::DeviceDescriptor {
+                required_features,
+                required_limits: wgpu::Limits::default().or_worse_values_from(&adapter.limits()),
+                ..Default::default()
+            };
+            let (device, _queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let Some(cache) = PipelineCache::open(&device, &info, folder.path()) else {
+                assert!(required_features.is_empty(), "{}", info.name);
+                continue;
+            };
+            cache.save();
+            let data = read(&cache.file).unwrap();
+            assert!(PipelineCache::open(&device, &info, folder.path()).unwrap().saved.into_inner() == hash(&data));
+            // Whole as a file, but nothing that this device wrote: cut short, of another device, and noise.
+            let mut of_another = data.clone();
+            // In the adapter's key, of wgpu's header.
+            of_another[20] ^= 0xff;
+            for bad in [&[][..], &data[..data.len() / 2], &of_another, &[7; 4096]] {
+                write(&cache.file, bad).unwrap();
+                let opened = PipelineCache::open(&device, &info, folder.path()).unwrap();
+                opened.save();
+                assert_eq!(read(&cache.file).as_ref(), Some(&data), "{}", info.name);
+            }
+            // A folder that cannot be made, as a file is in its place.
+            let file = folder.path().join("file");
+            std::fs::write(&file, "").unwrap();
+            PipelineCache::open(&device, &info, &file).unwrap().save();
+            PipelineCache::open(&device, &info, &file.join("in it")).unwrap().save();
+            assert_eq!(std::fs::read(&file).unwrap(), b"");
+        }
+    }
+}

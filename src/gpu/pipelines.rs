@@ -1,0 +1,197 @@
+//! Compute pipelines: each compiled once for a device, several at a time where there are threads.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
+#[cfg(not(target_arch = "wasm32"))]
+use std::time::{Duration, Instant};
+
+use super::Context;
+#[cfg(not(target_arch = "wasm32"))]
+use super::cache::{PipelineCache, folder};
+use super::context::lock;
+use crate::kernels::{Dispatch, Kernel};
+use crate::{Error, Result};
+
+/// Kernel, entry point and the bits of its constants.
+type Key = (usize, &'static str, Vec<(&'static str, u64)>);
+
+/// What was compiled for a device. What failed is not kept.
+#[derive(Default)]
+pub(super) struct Pipelines {
+    /// By kernel; a thread that wants a module which another one is making waits for it.
+    modules: Mutex<HashMap<usize, Arc<OnceLock<wgpu::ShaderModule>>>>,
+    made: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
+    /// What earlier processes compiled.
+    #[cfg(not(target_arch = "wasm32"))]
+    cache: Option<PipelineCache>,
+    #[cfg(not(target_arch = "wasm32"))]
+    spent: Mutex<Preparation>,
+}
+
+/// How long a context's plans took to make ready.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preparation {
+    /// Compiling pipelines, and what went on meanwhile.
+    pub whole: Duration,
+    /// Of this, how long one of the threads allocated buffers and uploaded parameters instead of compiling.
+    pub upload: Duration,
+}
+
+/// Which one: two kernels may have one stem, but no place.
+fn address(kernel: &'static Kernel) -> usize {
+    std::ptr::from_ref(kernel).addr()
+}
+
+fn key(dispatch: &Dispatch) -> Key {
+    let bits = dispatch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+    (address(dispatch.kernel), dispatch.entry, bits)
+}
+
+impl Pipelines {
+    /// None yet, but for what earlier processes left of a device made from `adapter`.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Self {
+        let cache = folder().and_then(|folder| PipelineCache::open(device, adapter, &folder));
+        Pipelines { cache, ..Pipelines::default() }
+    }
+
+    /// None yet; a browser keeps its own.
+    #[cfg(target_arch = "wasm32")]
+    pub fn new(_: &wgpu::Device, _: &wgpu::AdapterInfo) -> Self {
+        Pipelines::default()
+    }
+
+    fn get(&self, dispatch: &Dispatch) -> Option<wgpu::ComputePipeline> {
+        lock(&self.made).get(&key(dispatch)).cloned()
+    }
+}
+
+impl Context {
+    /// How long its plans took to make ready so far.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn preparation(&self) -> Preparation {
+        *lock(&self.pipelines.spent)
+    }
+
+    /// The pipeline of each dispatch, which stands beside its layer; `meanwhile` runs on this thread while others compile.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] with the first layer and kernel that the device refuses, [`crate::Error::DeviceLost`].
+    pub(super) async fn pipelines<R>(
+        &self,
+        dispatches: &[(&str, Dispatch)],
+        meanwhile: impl FnOnce() -> R,
+    ) -> (Result<Vec<wgpu::ComputePipeline>>, R) {
+        let mut known = HashSet::new();
+        let new: Vec<&(&str, Dispatch)> =
+            dispatches.iter().filter(|(_, d)| known.insert(key(d)) && self.pipelines.get(d).is_none()).collect();
+        let (compiled, value) = self.compile_all(&new, meanwhile).await;
+        let found = compiled.and_then(|()| {
+            let lost = || Error::Gpu("a pipeline was not compiled; run again".to_owned());
+            dispatches.iter().map(|(_, d)| self.pipelines.get(d).ok_or_else(lost)).collect()
+        });
+        (found, value)
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    async fn compile_all<R>(&self, new: &[&(&str, Dispatch)], meanwhile: impl FnOnce() -> R) -> (Result<()>, R) {
+        let value = meanwhile();
+        for (layer, dispatch) in new {
+            // One scope each: the browser reports an invalid shader only through its scope, and silently goes on.
+            if let Err(e) = self.compile(layer, dispatch).await {
+                return (Err(e), value);
+            }
+        }
+        (Ok(()), value)
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn compile_all<R>(&self, new: &[&(&str, Dispatch)], meanwhile: impl FnOnce() -> R) -> (Result<()>, R) {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        /// As the main thread of most programs has; naga's parser recurses.
+        const STACK: usize = 8 << 20;
+
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        // Taken in order, so that everything before a failure is tried, and the first in order is reported.
+        let work = || {
+            while lock(&failed).is_none() {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some((layer, dispatch)) = new.get(i) else { return };
+                if let Err(e) = pollster::block_on(self.compile(layer, dispatch)) {
+                    let mut failed = lock(&failed);
+                    if failed.as_ref().is_none_or(|(first, _)| i < *first) {
+                        *failed = Some((i, e));
+                    }
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(new.len());
+        let start = Instant::now();
+        let mut apart = Duration::ZERO;
+        let value = std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where no thread can be started, this one does all of it.
+                let builder = std::thread::Builder::new().name("spikeshade compiles".to_owned()).stack_size(STACK);
+                let _ = builder.spawn_scoped(scope, work);
+            }
+            let value = meanwhile();
+            apart = start.elapsed();
+            work();
+            value
+        });
+        let mut spent = lock(&self.pipelines.spent);
+        *spent = Preparation { whole: spent.whole + start.elapsed(), upload: spent.upload + apart };
+        drop(spent);
+        if let Some((_, e)) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            return (Err(e), value);
+        }
+        if let Some(cache) = self.pipelines.cache.as_ref().filter(|_| !new.is_empty()) {
+            cache.save();
+        }
+        (Ok(()), value)
+    }
+
+    async fn compile(&self, layer: &str, dispatch: &Dispatch) -> Result<()> {
+        let (stem, kernel) = (dispatch.kernel.stem, address(dispatch.kernel));
+        let module = lock(&self.pipelines.modules).entry(kernel).or_default().clone();
+        let what = format!("{layer}: {stem}");
+        let made = self.scoped(&what, || {
+            let module = module.get_or_init(|| {
+                self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(stem),
+                    source: wgpu::ShaderSource::Wgsl(dispatch.kernel.source().into()),
+                })
+            });
+            self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(stem),
+                layout: None,
+                module,
+                entry_point: Some(dispatch.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &dispatch.constants,
+                    // Every kernel writes its workgroup memory before it reads it.
+                    zero_initialize_workgroup_memory: false,
+                },
+                #[cfg(not(target_arch = "wasm32"))]
+                cache: self.pipelines.cache.as_ref().map(PipelineCache::raw),
+                #[cfg(target_arch = "wasm32")]
+                cache: None,
+            })
+        });
+        match made.await {
+            Ok(pipeline) => {
+                lock(&self.pipelines.made).insert(key(dispatch), pipeline);
+                Ok(())
+            }
+            Err(e) => {
+                let mut modules = lock(&self.pipelines.modules);
+                if modules.get(&kernel).is_some_and(|m| Arc::ptr_eq(m, &module)) {
+                    modules.remove(&kernel);
+                }
+                Err(e)
+            }
+        }
+    }
+}
