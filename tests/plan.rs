@@ -614,7 +614,7 @@ fn of_pipelines_compiled_together_the_first_broken_one_is_named() {
             assert!(matches!(&error, Error::Gpu(why) if why.contains("layer 3: residual_add")), "{error}");
             assert_eq!(context.allocated(), 0, "{}", context.name());
         }
-        let expected = Executor::new(recording(&[])).run(&[]).unwrap();
+        let expected = Executor::new(recording(&[])).unwrap().run(&[]).unwrap();
         assert_eq!(run(&mut plan(&[]).unwrap(), &[]), expected, "{}", context.name());
         let error = plan(&[7]).err().unwrap();
         assert!(matches!(&error, Error::Gpu(why) if why.contains("layer 7: residual_add")), "{error}");
