@@ -1,6 +1,6 @@
 //! What the weights of spike products are stored as: f32, or int8 with one scale an output channel.
 
-/// A choice of it.
+/// A choice of what they are stored as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Weights {
     /// f32, as trained.
@@ -24,8 +24,8 @@ pub struct Quantised {
 /// Quantises `weights` `[O][K]` before batch norm of `bn_scale` `[O]`: `q = round(w · bn_scale / scale)`.
 ///
 /// `scale` is the largest magnitude of a channel's `w · bn_scale` over 127, rounded up to so few binary digits that it times any
-/// sum of the channel's q is exact in f32, where there are digits left for that (sums below 2²³). A result `sum · scale + shift`
-/// is then rounded once, and is the same where a compiler fuses the two operations.
+/// sum of the channel's q is exact in f32 (as long as sums are, below 2²⁴). A result `sum · scale + shift` is then rounded once,
+/// and is the same where a compiler fuses the two operations.
 pub fn quantise(weights: &[f32], bn_scale: &[f32]) -> Quantised {
     let k = weights.len() / bn_scale.len().max(1);
     let mut q = Vec::with_capacity(weights.len());
