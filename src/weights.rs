@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn silent_channels_are_zeros() {
-        let weights = [0.0, 0.0, 1.0, 1.0, 1e-30, -1e-30, 1.0, 0.5];
+        let weights = [0.0, 0.0, 1.0, 1.0, 1e-30, -1e-30, 1.0, 0.25];
         let quantised = quantise(&weights, &[1.0, 0.0, 1e-15, 1.0]);
-        assert_eq!(quantised.q, [0, 0, 0, 0, 0, 0, 127, 64]);
+        assert_eq!(quantised.q, [0, 0, 0, 0, 0, 0, 127, 32]);
         assert_eq!(quantised.scale[..3], [0.0; 3]);
         assert!(quantised.relative_error < 0.01);
         assert_eq!(quantise(&[], &[]), Quantised { q: vec![], scale: vec![], relative_error: 0.0 });
