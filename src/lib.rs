@@ -1,4 +1,5 @@
 //! Spiking transformers in compute shaders.
+pub mod aligned;
 pub mod checkpoint;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 pub mod cli;

@@ -97,7 +97,7 @@ async fn fastest<O: Op + 'static>(
     const RUNS: usize = 5;
     let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: len / 4 * 4 };
     let mut recording = Recording::default();
-    let data = vec![1.0; shape.channels];
+    let data = vec![1.0; shape.channels].into();
     let input = recording.constant_as(&Arc::new(Constant { name: "x".to_owned(), data }), Element::Real, shape);
     let out = recording.tensor("y", Element::Real, shape);
     recording.push(op("ceiling".to_owned(), input, out));

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::aligned::Aligned;
 use crate::kernels::Op;
 use crate::tensor::{Element, Shape, Tensor};
 use crate::{Error, Result};
@@ -17,13 +18,13 @@ pub struct Constant {
     /// The layer and role.
     pub name: String,
     /// The values; of packed spikes and int8 weights, the words' bits (see [`Constant::packed`]).
-    pub data: Vec<f32>,
+    pub data: Aligned<f32>,
 }
 
 impl Constant {
     /// Packed spikes or int8 weights that are the same in every run; the words' bits are kept as they are.
     pub fn packed(name: impl Into<String>, words: Vec<u32>) -> Self {
-        Constant { name: name.into(), data: bytemuck::cast_vec(words) }
+        Constant { name: name.into(), data: bytemuck::cast_slice(&words).into() }
     }
 }
 

@@ -154,7 +154,7 @@ fn shared_buffers_change_nothing() {
 fn one_tensor_is_read_back_under_two_names() {
     for context in common::contexts(Limits::default()) {
         let record = || {
-            let mut r = sum(Constant { name: "x".to_owned(), data: vec![1.0, 2.0, 3.0, 4.0] }, 4);
+            let mut r = sum(Constant { name: "x".to_owned(), data: vec![1.0, 2.0, 3.0, 4.0].into() }, 4);
             let out = r.tensors().map(|t| t.0).last().unwrap();
             r.output("again", &[out]);
             r
@@ -364,13 +364,13 @@ fn an_error_stays_with_the_call_that_made_it() {
         let mut plan = plan(&context, &model, 2, Options::default());
         assert_eq!(run(&mut plan, &input), expected);
         // An empty binding passes the host's own checks; the device refuses it.
-        let empty = sum(Constant { name: "nothing".to_owned(), data: vec![] }, 4);
+        let empty = sum(Constant { name: "nothing".to_owned(), data: vec![].into() }, 4);
         let error = pollster::block_on(Plan::new(&context, empty)).err().unwrap();
         assert!(matches!(&error, Error::Gpu(_)), "{error}");
         let error = pollster::block_on(plan.run(&[&input[1..]])).unwrap_err();
         assert!(matches!(&error, Error::Input(_)), "{error}");
         assert_eq!(run(&mut plan, &input), expected, "{}", context.name());
-        let good = sum(Constant { name: "x".to_owned(), data: vec![0.5; 4] }, 4);
+        let good = sum(Constant { name: "x".to_owned(), data: vec![0.5; 4].into() }, 4);
         assert_eq!(run(&mut pollster::block_on(Plan::new(&context, good)).unwrap(), &[]).tensors.len(), 1);
     }
 }
@@ -472,7 +472,7 @@ fn timed_runs_give_the_same_and_a_time_for_each_op() {
     let many = || {
         let mut r = Recording::default();
         let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
-        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.0, 2.0, 3.0, 4.0] }));
+        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.0, 2.0, 3.0, 4.0].into() }));
         let mut sum = x;
         for i in 0..2500 {
             let out = r.tensor("sum", Element::Real, shape);
@@ -551,8 +551,8 @@ impl Op for Broken {
 
 #[test]
 fn what_failed_is_not_kept() {
-    let x = Arc::new(Constant { name: "x".to_owned(), data: vec![0.5; 4] });
-    let nothing = Arc::new(Constant { name: "nothing".to_owned(), data: vec![] });
+    let x = Arc::new(Constant { name: "x".to_owned(), data: vec![0.5; 4].into() });
+    let nothing = Arc::new(Constant { name: "nothing".to_owned(), data: vec![].into() });
     let add = |with: &Arc<Constant>, broken: bool| {
         let mut r = Recording::default();
         let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
@@ -591,7 +591,7 @@ fn of_pipelines_compiled_together_the_first_broken_one_is_named() {
     // Good ones, of several entry points and constants, before, between and after two that are broken.
     let recording = |broken: &[usize]| {
         let mut r = Recording::default();
-        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.5; 32] }));
+        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.5; 32].into() }));
         for i in 0..8 {
             let layer = format!("layer {i}");
             if broken.contains(&i) {

@@ -38,7 +38,7 @@ impl Data {
     }
 
     pub fn parameter(&mut self, data: Vec<f32>) -> TensorId {
-        self.recording.constant(&Arc::new(Constant { name: "parameter".to_owned(), data }))
+        self.recording.constant(&Arc::new(Constant { name: "parameter".to_owned(), data: data.into() }))
     }
 
     /// Int8 weights, a whole number of words.
@@ -54,7 +54,11 @@ impl Data {
     /// Real values of a shape whose channels are a multiple of four.
     pub fn real(&mut self, shape: Shape, low: i32, high: i32) -> TensorId {
         let data = self.values(shape.steps * shape.rows() * shape.channels.next_multiple_of(4), low, high);
-        self.recording.constant_as(&Arc::new(Constant { name: "real".to_owned(), data }), Element::Real, shape)
+        self.recording.constant_as(
+            &Arc::new(Constant { name: "real".to_owned(), data: data.into() }),
+            Element::Real,
+            shape,
+        )
     }
 
     /// Spikes of a shape whose channels are a multiple of 32.

@@ -406,7 +406,7 @@ fn location(recording: &Recording, memory: &MemoryPlan, id: TensorId) -> (usize,
 
 /// A state's first values, as long as its tensor.
 fn whole_rows(initial: &Constant, recording: &Recording, id: TensorId) -> Vec<f32> {
-    let mut values = initial.data.clone();
+    let mut values = initial.data.to_vec();
     values.resize(recording.get(id).len(), 0.0);
     values
 }

@@ -26,7 +26,7 @@ pub(super) struct Tiled {
 
 impl Tiled {
     pub(super) fn new(name: String, data: Vec<f32>, a_tile: usize) -> Self {
-        Tiled { whole: Arc::new(Constant { name, data }), a_tile, cuts: Mutex::default() }
+        Tiled { whole: Arc::new(Constant { name, data: data.into() }), a_tile, cuts: Mutex::default() }
     }
 
     /// The part of the output channels `out`, which begins at a multiple of 32.
@@ -39,7 +39,7 @@ impl Tiled {
         let cut = cuts.entry(part.clone()).or_default();
         cut.upgrade().unwrap_or_else(|| {
             let name = format!("{} {out:?}", self.whole.name);
-            let made = Arc::new(Constant { name, data: self.whole.data[part].to_vec() });
+            let made = Arc::new(Constant { name, data: self.whole.data[part].into() });
             *cut = Arc::downgrade(&made);
             made
         })

@@ -24,8 +24,8 @@ impl Head {
         let classes = bias.len();
         let transposed = transpose_weights(weights, classes);
         Head {
-            weights: Arc::new(Constant { name: "head weights".to_owned(), data: transposed }),
-            bias: Arc::new(Constant { name: "head bias".to_owned(), data: bias.to_vec() }),
+            weights: Arc::new(Constant { name: "head weights".to_owned(), data: transposed.into() }),
+            bias: Arc::new(Constant { name: "head bias".to_owned(), data: bias.into() }),
             classes,
             neuron,
         }

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
 
+use crate::aligned::Aligned;
 use crate::gpu::{Limits, MemoryPlan};
 use crate::kernels::Op;
 use crate::kernels::neuron::Neuron;
@@ -75,6 +76,7 @@ pub trait Real:
     + Sub<Output = Self>
     + Mul<Output = Self>
     + Neg<Output = Self>
+    + bytemuck::Pod
     + 'static
 {
     /// 1 / x.
@@ -98,13 +100,6 @@ pub trait Real:
     fn to_f32(self) -> f32;
     /// An integer, rounded where it has more digits.
     fn from_i32(i: i32) -> Self;
-    /// Whether values take as much memory as words, so that one buffer can hold either.
-    const IN_WORDS: bool;
-    /// A buffer of words as one of values; if they are larger, an empty one.
-    fn from_words(words: Vec<u32>) -> Vec<Self>;
-    /// The inverse of [`Real::from_words`].
-    fn into_words(values: Vec<Self>) -> Vec<u32>;
-
     /// `c = a b`, or `c + a b` if `accumulate`, of sizes m, k, n: a m × k, b k × n, c m × n, each where its first element lies
     /// and how many elements there are from one row to the next; [`dense::product`] is the safe way to it.
     ///
@@ -193,16 +188,6 @@ impl Real for f32 {
         i as f32
     }
 
-    const IN_WORDS: bool = true;
-
-    fn from_words(words: Vec<u32>) -> Vec<Self> {
-        bytemuck::cast_vec(words)
-    }
-
-    fn into_words(values: Vec<Self>) -> Vec<u32> {
-        bytemuck::cast_vec(values)
-    }
-
     gemm!(matrixmultiply::sgemm);
 }
 
@@ -245,16 +230,6 @@ impl Real for f64 {
 
     fn from_i32(i: i32) -> Self {
         i.into()
-    }
-
-    const IN_WORDS: bool = false;
-
-    fn from_words(_: Vec<u32>) -> Vec<Self> {
-        Vec::new()
-    }
-
-    fn into_words(_: Vec<Self>) -> Vec<u32> {
-        Vec::new()
     }
 
     gemm!(matrixmultiply::dgemm);
@@ -323,37 +298,6 @@ pub struct HostTensors<'r, F = f32> {
     pub(super) memory: &'r mut HostMemory<F>,
 }
 
-/// A tensor taken out to be written: the first elements of memory that may be larger.
-#[derive(Debug, Default)]
-pub struct Taken<X> {
-    memory: Vec<X>,
-    len: usize,
-}
-
-impl<X> std::ops::Deref for Taken<X> {
-    type Target = [X];
-
-    fn deref(&self) -> &[X] {
-        &self.memory[..self.len]
-    }
-}
-
-impl<X> std::ops::DerefMut for Taken<X> {
-    fn deref_mut(&mut self) -> &mut [X] {
-        &mut self.memory[..self.len]
-    }
-}
-
-impl<X: Copy + Default> Taken<X> {
-    /// `memory` as a tensor of `len` elements, made longer where it is too short.
-    fn new(mut memory: Vec<X>, len: usize) -> Self {
-        if memory.len() < len {
-            memory.resize(len, X::default());
-        }
-        Taken { memory, len }
-    }
-}
-
 /// What [`HostTensors`] keeps from one run to the next: the values of states, and the buffers of the memory plan.
 #[derive(Debug)]
 pub(super) struct HostMemory<F> {
@@ -362,21 +306,21 @@ pub(super) struct HostMemory<F> {
     slots: Vec<Option<usize>>,
     buffers: Vec<Slot>,
     /// For copies of parts of tensors.
-    copies: Vec<Vec<F>>,
+    copies: Vec<Aligned<F>>,
 }
 
 /// A buffer of the memory plan: at home, or with a tensor.
 #[derive(Debug)]
 struct Slot {
-    memory: Vec<u32>,
+    memory: Aligned<u32>,
     tenant: Option<TensorId>,
 }
 
 #[derive(Debug)]
 enum Host<F> {
     Empty,
-    Real(Taken<F>),
-    Packed(Taken<u32>),
+    Real(Aligned<F>),
+    Packed(Aligned<u32>),
     Constant(Arc<Constant>),
 }
 
@@ -388,12 +332,9 @@ impl<F: Real> HostMemory<F> {
     pub fn new(recording: &Recording) -> Result<Self> {
         let plan = MemoryPlan::new(recording, Limits::of_the_host())?;
         let buffers = plan.buffers.iter().map(|bytes| {
-            let mut memory = Vec::new();
-            let words = usize::try_from(bytes / 4).map_err(|_| no_memory(plan.total()))?;
-            if F::IN_WORDS {
-                memory.try_reserve_exact(words).map_err(|_| no_memory(plan.total()))?;
-                memory.resize(words, 0);
-            }
+            // Of f32 as many as of words; f64 take twice as much.
+            let words = usize::try_from(bytes / 4).ok().and_then(|n| n.checked_mul(size_of::<F>() / 4));
+            let memory = words.and_then(Aligned::try_zeros).ok_or_else(|| no_memory(plan.total()))?;
             Ok(Slot { memory, tenant: None })
         });
         let buffers = buffers.collect::<Result<Vec<_>>>()?;
@@ -401,8 +342,8 @@ impl<F: Real> HostMemory<F> {
         for (_, tensor, role) in recording.tensors() {
             data.push(match role {
                 Role::Constant(c) if tensor.element == Element::Real && F::shared(c).is_none() => {
-                    let memory: Vec<F> = c.data.iter().map(|&v| F::from(v)).collect();
-                    Host::Real(Taken { len: memory.len(), memory })
+                    let values: Vec<F> = c.data.iter().map(|&v| F::from(v)).collect();
+                    Host::Real(values.into())
                 }
                 Role::Constant(c) => Host::Constant(c.clone()),
                 _ => Host::Empty,
@@ -413,15 +354,15 @@ impl<F: Real> HostMemory<F> {
         for (id, initial) in recording.states() {
             let mut values = host.take_real(id);
             values.fill(F::default());
-            values.iter_mut().zip(&initial.data).for_each(|(v, &x)| *v = F::from(x));
+            values.iter_mut().zip(&*initial.data).for_each(|(v, &x)| *v = F::from(x));
             host.put_real(id, values);
         }
         Ok(memory)
     }
 
     /// The buffer of tensor `id`, taken back from whatever a partial run left in it.
-    fn take(&mut self, id: TensorId) -> Vec<u32> {
-        let Some(slot) = self.slots[id.0] else { return Vec::new() };
+    fn take(&mut self, id: TensorId) -> Aligned<u32> {
+        let Some(slot) = self.slots[id.0] else { return Aligned::default() };
         if let Some(tenant) = self.buffers[slot].tenant.replace(id) {
             self.empty(tenant, slot);
         }
@@ -431,8 +372,8 @@ impl<F: Real> HostMemory<F> {
     /// Moves tensor `id`'s memory back to its buffer.
     fn empty(&mut self, id: TensorId, slot: usize) {
         match std::mem::replace(&mut self.data[id.0], Host::Empty) {
-            Host::Real(v) => self.buffers[slot].memory = F::into_words(v.memory),
-            Host::Packed(v) => self.buffers[slot].memory = v.memory,
+            Host::Real(v) => self.buffers[slot].memory = v.reuse(0),
+            Host::Packed(v) => self.buffers[slot].memory = v,
             other => self.data[id.0] = other,
         }
     }
@@ -467,10 +408,10 @@ impl<F: Real> HostTensors<'_, F> {
 
     /// Takes a real tensor out to be written; if it is new it holds anything. A part of another is copied out, and back by
     /// [`HostTensors::put_real`].
-    pub fn take_real(&mut self, id: TensorId) -> Taken<F> {
+    pub fn take_real(&mut self, id: TensorId) -> Aligned<F> {
         let len = self.recording.get(id).len();
         if self.recording.place(id).0 != id {
-            let mut copy = Taken::new(self.memory.copies.pop().unwrap_or_default(), len);
+            let mut copy: Aligned<F> = self.memory.copies.pop().unwrap_or_default().reuse(len);
             let part = self.real(id);
             copy[..part.len()].copy_from_slice(part);
             return copy;
@@ -478,7 +419,7 @@ impl<F: Real> HostTensors<'_, F> {
         match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Real(v) => v,
             _ => {
-                let mut new = Taken::new(F::from_words(self.memory.take(id)), len);
+                let mut new: Aligned<F> = self.memory.take(id).reuse(len);
                 if cfg!(debug_assertions) {
                     new.fill(f32::NAN.into());
                 }
@@ -488,11 +429,11 @@ impl<F: Real> HostTensors<'_, F> {
     }
 
     /// Takes a packed tensor out to be written; zeros if it is new.
-    pub fn take_packed(&mut self, id: TensorId) -> Taken<u32> {
+    pub fn take_packed(&mut self, id: TensorId) -> Aligned<u32> {
         match std::mem::replace(&mut self.memory.data[id.0], Host::Empty) {
             Host::Packed(v) => v,
             _ => {
-                let mut new = Taken::new(self.memory.take(id), self.recording.get(id).len());
+                let mut new: Aligned<u32> = self.memory.take(id).reuse(self.recording.get(id).len());
                 new.fill(0);
                 new
             }
@@ -500,7 +441,7 @@ impl<F: Real> HostTensors<'_, F> {
     }
 
     /// Puts a real tensor back.
-    pub fn put_real(&mut self, id: TensorId, v: Taken<F>) {
+    pub fn put_real(&mut self, id: TensorId, v: Aligned<F>) {
         let (of, offset) = self.recording.place(id);
         if of == id {
             self.memory.data[id.0] = Host::Real(v);
@@ -509,11 +450,11 @@ impl<F: Real> HostTensors<'_, F> {
         let mut whole = self.take_real(of);
         whole[offset..offset + v.len()].copy_from_slice(&v);
         self.put_real(of, whole);
-        self.memory.copies.push(v.memory);
+        self.memory.copies.push(v);
     }
 
     /// Puts a packed tensor back.
-    pub fn put_packed(&mut self, id: TensorId, v: Taken<u32>) {
+    pub fn put_packed(&mut self, id: TensorId, v: Aligned<u32>) {
         self.memory.data[id.0] = Host::Packed(v);
     }
 

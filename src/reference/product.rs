@@ -3,6 +3,7 @@
 //! `shaders/lib/spike_product_int8.wgsl`.
 
 use super::{HostTensors, Lif, Real, parallel};
+use crate::aligned::Aligned;
 use crate::kernels::product::{Epilogue, SpikeProduct};
 use crate::recording::TensorId;
 use crate::tensor::{Element, Shape, vectors, words};
@@ -235,7 +236,7 @@ impl<F: Real, W: Weight<F>> Product<'_, F, W> {
         let tiles = self.channels_out.div_ceil(32);
         parallel::for_each_with(
             blocks,
-            <(Selected, Vec<[F; 32]>)>::default,
+            || (Selected::default(), Aligned::<F>::default()),
             #[inline(always)]
             |(selected, sums), (i, mut out)| {
                 let (first, tokens) = (i * block, out[0].len() / row);
@@ -246,7 +247,8 @@ impl<F: Real, W: Weight<F>> Product<'_, F, W> {
                         self.select(step, token, selected);
                     }
                 }
-                sums.resize(2 * tokens * steps, [F::default(); 32]);
+                *sums = std::mem::take(sums).reuse(2 * tokens * steps * 32);
+                let (sums, _) = sums.as_chunks_mut::<32>();
                 // Two tiles' weights stay in the cache while all the block's spikes select from them.
                 for o_tile in (0..tiles).step_by(2) {
                     let n = (tiles - o_tile).min(2);

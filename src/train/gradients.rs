@@ -104,7 +104,7 @@ fn record(checkpoint: &Checkpoint, input: InputShape, options: Options, limits: 
     let mut places = Places { parameters: BTreeMap::new(), running: BTreeMap::new() };
     for Learned { name, layout, .. } in learned(&checkpoint.config) {
         let data = layout.pack(&tensor(checkpoint, &name)?.data);
-        let weights = recording.constant(&Constant { name: name.clone(), data }.into());
+        let weights = recording.constant(&Constant { name: name.clone(), data: data.into() }.into());
         let gradient = recording.tensor(name.clone(), Element::Real, flat(layout.len()));
         recording.output(format!("g.{name}"), &[gradient]);
         places.parameters.insert(name, Place { weights, gradient });

@@ -143,7 +143,7 @@ impl<'a> Builder<'a> {
     }
 
     fn constant(&mut self, name: &str, data: Vec<f32>) -> TensorId {
-        self.r.recording.constant(&Constant { name: name.to_owned(), data }.into())
+        self.r.recording.constant(&Constant { name: name.to_owned(), data: data.into() }.into())
     }
 
     fn real(&mut self, name: &str, shape: Shape) -> TensorId {

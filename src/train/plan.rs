@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::parameters::{Learned, learned, tensor};
 use super::pass::{self, Place, Places, flat};
 use super::{Options, Statistics};
+use crate::aligned::Aligned;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::config::Config;
 use crate::gpu::{Limits, MemoryPlan};
@@ -541,7 +542,7 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     let scalars = r.input("step", flat(Step::FIELDS.len()));
     let of = |name: &str, _: &[usize]| tensor(checkpoint, name);
     let mut values = pack_shards(&slots, &running, lens.len(), &of)?;
-    let mut state = |name: String, data: Vec<f32>| r.state(&Constant { name, data }.into());
+    let mut state = |name: String, data: Vec<f32>| r.state(&Constant { name, data: data.into() }.into());
     let running_values = values.pop().unwrap_or_default();
     let running_ema = settings.ema.then(|| state("average of running statistics".to_owned(), running_values.clone()));
     let running_id = state("running statistics".to_owned(), running_values);
@@ -554,7 +555,7 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     }
     // States, as what lies between their parts must stay zero.
     let zeros = |r: &mut Recording, what: &str| -> Vec<TensorId> {
-        let zeros = |(i, &len): (usize, &usize)| Constant { name: format!("{what} {i}"), data: vec![0.0; len] };
+        let zeros = |(i, &len): (usize, &usize)| Constant { name: format!("{what} {i}"), data: Aligned::zeros(len) };
         lens.iter().enumerate().map(|shard| r.state(&zeros(shard).into())).collect()
     };
     let gradients = zeros(&mut r, "gradients");

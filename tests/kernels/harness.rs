@@ -207,7 +207,7 @@ pub fn flat(channels: usize) -> Shape {
 
 /// Adds a parameter in its kernel's own layout.
 pub fn parameter(r: &mut Recording, data: &[f32]) -> TensorId {
-    r.constant(&Arc::new(Constant { name: "parameter".to_owned(), data: data.to_vec() }))
+    r.constant(&Arc::new(Constant { name: "parameter".to_owned(), data: data.into() }))
 }
 
 /// Adds int8 weights in their kernel's own layout, a whole number of words.
@@ -219,14 +219,14 @@ pub fn int8(r: &mut Recording, packed: &[i8]) -> TensorId {
 /// Adds a real tensor, given without padding.
 pub fn real(r: &mut Recording, data: &[f32], shape: Shape) -> TensorId {
     let data = padded(data, shape.channels);
-    r.constant_as(&Arc::new(Constant { name: "real".to_owned(), data }), Element::Real, shape)
+    r.constant_as(&Arc::new(Constant { name: "real".to_owned(), data: data.into() }), Element::Real, shape)
 }
 
 /// Adds a real tensor, given without padding, whose padding holds `pad`: for ops that must not read it.
 pub fn real_padded_with(r: &mut Recording, data: &[f32], shape: Shape, pad: f32) -> TensorId {
     let mut data = padded(data, shape.channels);
     data.chunks_exact_mut(4 * vectors(shape.channels)).for_each(|row| row[shape.channels..].fill(pad));
-    r.constant_as(&Arc::new(Constant { name: "real".to_owned(), data }), Element::Real, shape)
+    r.constant_as(&Arc::new(Constant { name: "real".to_owned(), data: data.into() }), Element::Real, shape)
 }
 
 /// Adds packed or ternary spikes.
