@@ -25,5 +25,6 @@ pub mod session;
 pub mod tensor;
 pub mod tensor_file;
 pub mod train;
+pub mod weights;
 
 pub use error::{Error, Result};

@@ -13,12 +13,14 @@ use crate::layers::{Options, Recorder};
 use crate::recording::Recording;
 use crate::reference::bn_fold::bn_fold;
 use crate::tensor::Shape;
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// A Spiking Transformer ready to be recorded.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
+    weights: Weights,
     patch_embed: PatchSplitting,
     blocks: Vec<(Attention, Mlp)>,
     head: Head,
@@ -66,7 +68,7 @@ impl InputShape {
     }
 }
 
-struct Parameters<'a>(&'a Checkpoint);
+struct Parameters<'a>(&'a Checkpoint, Weights);
 
 impl Parameters<'_> {
     fn get(&self, name: &str) -> Result<&[f32]> {
@@ -84,7 +86,8 @@ impl Parameters<'_> {
 
     fn conv_bn(&self, conv: &str, bn: &str, inputs: usize, taps: usize) -> Result<ConvBn> {
         let (scale, shift) = self.folded(conv, bn)?;
-        Ok(ConvBn::new(conv, self.get(&format!("{conv}.weight"))?, inputs, taps, &scale, &shift))
+        let weights = self.get(&format!("{conv}.weight"))?;
+        Ok(ConvBn::new(conv, weights, inputs, taps, (&scale, &shift), self.1))
     }
 }
 
@@ -95,10 +98,19 @@ impl Model {
     /// [`Error::Config`] for an invalid configuration; [`Error::Checkpoint`] naming the tensors that are missing or do not
     /// fit it. A loaded checkpoint has neither.
     pub fn new(checkpoint: &Checkpoint) -> Result<Model> {
+        Model::with_weights(checkpoint, Weights::F32)
+    }
+
+    /// [`Model::new`] with the weights of its spike products stored as `weights`. The first convolution, attention (whose K are
+    /// real activations) and the head are f32 either way.
+    ///
+    /// # Errors
+    /// As [`Model::new`].
+    pub fn with_weights(checkpoint: &Checkpoint, weights: Weights) -> Result<Model> {
         let config = checkpoint.config.clone();
         config.validate()?;
         checkpoint.fitting(&config.parameters(), "the model's checkpoint")?;
-        let p = Parameters(checkpoint);
+        let p = Parameters(checkpoint, weights);
         let neuron = Neuron {
             v_threshold: config.v_threshold,
             v_reset: config.v_reset,
@@ -143,7 +155,7 @@ impl Model {
             blocks.push((attention, mlp));
         }
         let head = Head::new(p.get("head.weight")?, p.get("head.bias")?, neuron);
-        Ok(Model { config, patch_embed, blocks, head })
+        Ok(Model { config, weights, patch_embed, blocks, head })
     }
 
     /// Loads a checkpoint (see [`Checkpoint::load`]).
@@ -166,6 +178,23 @@ impl Model {
     /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the weights of its spike products are stored as.
+    pub fn weights(&self) -> Weights {
+        self.weights
+    }
+
+    /// Beside each layer of spike products what its weights lose by being stored as they are, relative to their root mean square
+    /// (see [`crate::weights::Quantised::relative_error`]); nothing for f32.
+    pub fn quantisation_errors(&self) -> Vec<(&str, f64)> {
+        if self.weights == Weights::F32 {
+            return Vec::new();
+        }
+        let PatchSplitting { stages, rpe, .. } = &self.patch_embed;
+        let of_blocks = self.blocks.iter().flat_map(|(a, mlp)| [&a.q, &a.k, &a.v, &a.proj, &mlp.fc1, &mlp.fc2]);
+        let all = stages.iter().chain([rpe]).chain(of_blocks);
+        all.map(|layer| (layer.name(), layer.quantisation_error())).collect()
     }
 
     /// Records the model for one input shape, for a device with `limits`. The output `logits` is `[B · classes]`; a trace's

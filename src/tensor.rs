@@ -9,6 +9,8 @@ pub enum Element {
     Spikes,
     /// Ternary spikes: a row of plus words, then a row of minus words.
     Ternary,
+    /// Int8 weights, four to a u32, the first in its lowest byte.
+    Int8,
 }
 
 /// `[T][B][H][W][C]`, channel-last.
@@ -79,6 +81,7 @@ impl Tensor {
     pub fn row(&self) -> usize {
         match self.element {
             Element::Real => 4 * vectors(self.shape.channels),
+            Element::Int8 => vectors(self.shape.channels),
             Element::Spikes => words(self.shape.channels),
             Element::Ternary => 2 * words(self.shape.channels),
         }

@@ -213,6 +213,7 @@ fn mistakes_in_arguments_exit_with_2() {
         &["classify", "--batch", "0", "x.png"],
         &["classify", "--order", "vqk", "x.png"],
         &["classify", "--invert", "perhaps", "x.png"],
+        &["classify", "--weights", "int4", "x.png"],
         &["eval", "--model", MNIST],
         &["eval", "--model", MNIST, "--data", ".", "--split", "dev"],
         &["eval", "--model", MNIST, "--data", ".", "--limit", "0"],
@@ -561,6 +562,89 @@ fn eval_measures_accuracy() {
     assert!(out.contains("images a second"), "{out}");
     let output = run([&args[..], &["--device", "cpu"]].concat());
     assert!(output.stderr.is_empty(), "a progress bar without a terminal: {}", text(&output.stderr));
+}
+
+#[test]
+fn int8_weights_print_what_they_lose() {
+    let dir = folder();
+    let data = digits(&dir);
+    let n = pictures().len();
+    let int8 = ["--weights", "int8", "--device", "cpu"];
+    let args = ["eval", "--model", MNIST, "--data", str(&data)];
+    let found = json([&args[..], &int8, &["--json"]].concat());
+    assert_eq!((&found["weights"], &found["correct"]), (&"int8".into(), &n.into()), "{found}");
+    assert_eq!((&found["f32"]["correct"], &found["top1_difference"]), (&n.into(), &0.0.into()), "{found}");
+    assert_ne!(found["loss"], found["f32"]["loss"]);
+    let errors = found["quantisation_error"].as_object().unwrap();
+    assert_eq!(errors.len(), 4 + 2 * 6);
+    assert!(errors.values().all(|e| (0.001..0.02).contains(&e.as_f64().unwrap())), "{errors:?}");
+    let f32 = json([&args[..], &["--device", "cpu", "--json"]].concat());
+    assert_eq!((&f32["weights"], &f32["loss"]), (&"f32".into(), &found["f32"]["loss"]));
+    assert!(f32["f32"].is_null() && f32["quantisation_error"].is_null(), "{f32}");
+
+    let output = run([&args[..], &int8].concat());
+    let (out, note) = (text(&output.stdout), text(&output.stderr));
+    assert!(out.contains(&format!("\nf32 weights: {n} right, top-1 100.00 %, ")), "{out}");
+    assert!(out.ends_with("\nint8 weights change top-1 by +0.00 percentage points\n"), "{out}");
+    assert!(
+        note.starts_with("note: int8 weights: the largest relative error is ") && note.lines().count() == 1,
+        "{note}"
+    );
+    let output = run([&args[..], &int8, &["-v"]].concat());
+    for layer in errors.keys() {
+        assert!(text(&output.stderr).contains(&format!("int8 weights of {layer}: relative error ")), "{layer}");
+    }
+
+    let seven = format!("{IMAGES}/seven.png");
+    let classified = json([&["classify", "--json", &seven], &int8[..]].concat());
+    assert_eq!((&classified["images"][0]["top"][0]["class"], &classified["weights"]), (&7.into(), &"int8".into()));
+
+    let whole = json(["inspect", MNIST, "--json"]);
+    let small = json(["inspect", MNIST, "--json", "--weights", "int8"]);
+    let parameters = |found: &Value| found["memory"]["parameters"].as_u64().unwrap();
+    assert!(3 * parameters(&small) < parameters(&whole), "{} and {}", parameters(&small), parameters(&whole));
+    assert_eq!(small["memory"]["tensors"], whole["memory"]["tensors"]);
+    assert_eq!(small["quantisation_error"], found["quantisation_error"]);
+    assert!(good(["inspect", MNIST, "--weights", "int8"]).contains("\n  block.1.mlp.fc2_conv "));
+}
+
+#[test]
+fn forward_takes_int8_weights() {
+    let dir = folder();
+    let (model, input, _) = split_fixture(TINY, &dir);
+    let out = |weights: &str, device: &str| {
+        let path = dir.path().join("out.safetensors");
+        let args = ["forward", "--model", str(&model), "--input", str(&input), "--output", str(&path)];
+        good([&args[..], &["--trace", "--weights", weights, "--device", device]].concat());
+        let file = tensor_file::read(&path).unwrap();
+        assert_eq!(file.metadata["weights"], weights);
+        file
+    };
+    let f32 = out("f32", "cpu");
+    let mut first: Option<TensorFile> = None;
+    for device in devices() {
+        let file = out("int8", &device);
+        let first = first.get_or_insert_with(|| out("int8", "cpu"));
+        for name in first.names().filter(|name| name.starts_with("s.")) {
+            assert!(file.bytes(name).unwrap() == first.bytes(name).unwrap(), "{name} on {device}");
+        }
+        // Other weights, though not by much.
+        let (a, b) = (file.f32("logits").unwrap(), f32.f32("logits").unwrap());
+        assert!(a != b, "{device}");
+    }
+}
+
+#[test]
+fn training_refuses_int8_weights() {
+    let dir = folder();
+    let (model, input, _) = split_fixture(TINY, &dir);
+    let out = dir.path().join("out.safetensors");
+    let grad = ["grad", "--model", str(&model), "--input", str(&input), "--output", str(&out)];
+    refused([&grad[..], &["--weights", "int8"]].concat(), "--weights int8 is for inference", Some(&out));
+    let run = dir.path().join("run");
+    let train = ["train", "--preset", "mnist", "--data", str(dir.path()), "--out", str(&run)];
+    refused([&train[..], &["--weights", "int8"]].concat(), "--weights int8 is for inference", Some(&run));
+    refused(["inspect", MNIST, "--training", "--weights", "int8"], "--weights int8 is for inference", None);
 }
 
 #[test]

@@ -252,7 +252,15 @@ fn the_rule_for_shader_files_bites() {
 // ---- additions only
 
 /// The shaders whose sums are additions of selected values.
-const ADDITION_ONLY: &[&str] = &["attention_kv", "attention_q_kv", "attention_qk_v", "conv3x3_spike", "linear_spike"];
+const ADDITION_ONLY: &[&str] = &[
+    "attention_kv",
+    "attention_q_kv",
+    "attention_qk_v",
+    "conv3x3_spike",
+    "conv3x3_spike_int8",
+    "linear_spike",
+    "linear_spike_int8",
+];
 
 /// Entry points that only add, of shaders whose others are products of two real factors.
 const ADDITION_ONLY_ENTRIES: &[(&str, &[&str])] = &[
@@ -263,7 +271,7 @@ const ADDITION_ONLY_ENTRIES: &[(&str, &[&str])] = &[
     ("linear_spike_backward", &["weights", "combine"]),
 ];
 
-/// Where a floating-point product is allowed: a callee, the only callers it may have, and why. Everything else that an entry
+/// Where a product is allowed: a callee, the only callers it may have, and why. Everything else that an entry
 /// point reaches, inside a loop or not, must do without.
 const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     (
@@ -274,6 +282,7 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
     ("normalise_a", &["real_row", "residual_row", "fire_row"], "the same"),
     ("normalise_b", &["real_row", "residual_row", "fire_row"], "the same"),
     ("charge", &["fire_rows", "fire"], "the neuron: 1/tau a finished sum"),
+    ("nibble", &["fire_rows", "fire"], "packing: four bits to their places in a word"),
 ];
 
 /// Functions of floats that are selections, comparisons or conversions, not products in disguise.
@@ -298,6 +307,15 @@ fn is_selection(fun: MathFunction) -> bool {
 fn is_float(module: &Module, info: &FunctionInfo, expression: Handle<Expression>) -> bool {
     let kind = info[expression].ty.inner_with(&module.types).scalar_kind();
     matches!(kind, Some(ScalarKind::Float | ScalarKind::AbstractFloat))
+}
+
+/// Whether an expression can be a weight or a sum of weights: a float, a signed integer or a vector. What is left, single unsigned
+/// integers, are indices and words of spikes.
+fn is_summed(module: &Module, info: &FunctionInfo, expression: Handle<Expression>) -> bool {
+    let inner = info[expression].ty.inner_with(&module.types);
+    is_float(module, info, expression)
+        || matches!(inner, TypeInner::Vector { .. })
+        || matches!(inner.scalar_kind(), Some(ScalarKind::Sint | ScalarKind::AbstractInt))
 }
 
 struct Walk<'a> {
@@ -358,25 +376,31 @@ impl Walk<'_> {
         }
     }
 
-    /// The floating-point product, quotient or function that an expression is, if it is one.
+    /// The product, quotient or function of what is summed that an expression is, if it is one.
     fn product(&self, function: &Function, info: &FunctionInfo, handle: Handle<Expression>) -> Option<String> {
         let float = |h| is_float(self.module, info, h);
+        let summed = |h| is_summed(self.module, info, h);
         match function.expressions[handle] {
             Expression::Binary {
                 op: op @ (BinaryOperator::Multiply | BinaryOperator::Divide | BinaryOperator::Modulo),
                 left,
                 right,
-            } if float(handle) || float(left) || float(right) => Some(format!("{op:?}")),
+            } if summed(handle) || summed(left) || summed(right) => Some(format!("{op:?}")),
             Expression::Math { fun, arg, .. } if !is_selection(fun) && (float(arg) || float(handle)) => {
                 Some(format!("{fun:?}"))
             }
+            // Of integers too.
+            Expression::Math {
+                fun: fun @ (MathFunction::Dot | MathFunction::Dot4I8Packed | MathFunction::Dot4U8Packed),
+                ..
+            } => Some(format!("{fun:?}")),
             Expression::CooperativeMultiplyAdd { .. } | Expression::Derivative { .. } => Some("Matrix".to_owned()),
             _ => None,
         }
     }
 }
 
-/// Every floating-point product that an entry point of the module reaches outside the exceptions.
+/// Every product of what is summed that an entry point of the module reaches outside the exceptions.
 fn products(kernel: &Kernel, source: &str) -> Vec<String> {
     products_of(kernel, source, kernel.entries)
 }
@@ -451,6 +475,17 @@ fn the_check_for_additions_bites() {
         ("let bits = chunk_bits(chunk);", "let bits = chunk_bits(chunk); s1 += vec4f(dot(s1, s2));"),
         ("return array<vec4f, 8>(s0,", "return array<vec4f, 8>(s0 * 0.125,"),
     ];
+    let int8_product = [
+        ("h0 += masked(w, r0, k);", "h0 += masked(w, r0, k) * vec2u(3u);"),
+        ("h7 += masked(w, r7, k);", "h7 += masked(w, r7, k) * ((r7 >> k) & 1u);"),
+        ("return w & vec2u(0u - ((spikes >> k) & 1u));", "return w * vec2u((spikes >> k) & 1u);"),
+        ("s3 += widened(h3);", "s3 += 2 * widened(h3);"),
+        ("s4 += widened(h4);", "s4.x += i32(dot4I8Packed(h4.x, h4.y));"),
+        ("s5 += widened(h5);", "s5.y += dot(widened(h5), s6);"),
+        ("vec4f(s0), vec4f(s1),", "vec4f(s0) * 0.5, vec4f(s1),"),
+        ("let bits = chunk_bits(chunk);", "let bits = chunk_bits(chunk); s1.x /= 3;"),
+        ("return bitcast<vec2u>(w.xy + (w.zw << vec2u(16u)));", "return bitcast<vec2u>(w.xy + w.zw * 65536);"),
+    ];
     let signed = (
         "return bitcast<vec4f>((bitcast<vec4u>(value)",
         "return value * vec4f(plus) - 0.5 * bitcast<vec4f>((bitcast<vec4u>(value)",
@@ -488,7 +523,7 @@ fn the_check_for_additions_bites() {
         ("let h = charge(", "let h = 2.0 * charge("),
     ];
     let subgroup_kv = [("sums[8u + j] += signed_term(", "sums[8u + j] += 2.0 * signed_term("), signed];
-    let cases: [(&str, Vec<(&str, &str)>); 10] = [
+    let cases: [(&str, Vec<(&str, &str)>); 12] = [
         ("linear_spike", [&spike_product[..], &epilogue].concat()),
         ("conv3x3_spike", [&spike_product[..], &epilogue].concat()),
         ("linear_spike.table", spike_table.to_vec()),
@@ -496,6 +531,8 @@ fn the_check_for_additions_bites() {
         ("linear_spike.tiled", spike_tile.to_vec()),
         ("conv3x3_spike.tiled", spike_tile.to_vec()),
         ("attention_kv.subgroup", subgroup_kv.to_vec()),
+        ("linear_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
+        ("conv3x3_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("attention_q_kv", spike_product.to_vec()),
         ("attention_kv", attention_kv.to_vec()),
         ("attention_qk_v", attention_qk_v.to_vec()),

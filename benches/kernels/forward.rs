@@ -6,10 +6,12 @@ use spikeshade::kernels::attention_q_kv::AttentionQKv;
 use spikeshade::kernels::attention_qk_v::AttentionQkV;
 use spikeshade::kernels::conv3x3_real::{self, Conv3x3RealOp};
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
+use spikeshade::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
 use spikeshade::kernels::copy::CopyOp;
 use spikeshade::kernels::head::HeadOp;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
+use spikeshade::kernels::linear_spike_int8::LinearSpikeInt8;
 use spikeshade::kernels::maxpool_real::MaxpoolRealOp;
 use spikeshade::kernels::maxpool_spike::MaxpoolSpikeOp;
 use spikeshade::kernels::multiply_add::MultiplyAddOp;
@@ -17,16 +19,38 @@ use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pac
 use spikeshade::kernels::residual_add::ResidualAddOp;
 use spikeshade::kernels::spike_count::{PARTIALS, SpikeCountOp};
 use spikeshade::kernels::spike_gap::SpikeGapOp;
+use spikeshade::recording::TensorId;
 use spikeshade::tensor::{Element, Shape};
 
 use crate::harness::{DIM, Data, HEADS, NEURON, RATE, Row, STEPS, flat, shape};
 
-fn product(d: &mut Data, input: Shape, outputs: usize, taps: usize, rate: f64, residual: bool) -> SpikeProduct {
+/// The parameter that holds packed weights of a product.
+type Pack = fn(&mut Data, &[f32], usize, usize, usize) -> TensorId;
+
+fn f32s(d: &mut Data, weights: &[f32], outputs: usize, inputs: usize, taps: usize) -> TensorId {
+    d.parameter(pack_weights(weights, 0..outputs, inputs, taps))
+}
+
+/// Four times the weights, which are integers then.
+fn int8s(d: &mut Data, weights: &[f32], outputs: usize, inputs: usize, taps: usize) -> TensorId {
+    let weights: Vec<i8> = weights.iter().map(|w| (4.0 * w) as i8).collect();
+    d.int8(&pack_weights(&weights, 0..outputs, inputs, taps))
+}
+
+fn product(
+    d: &mut Data,
+    pack: Pack,
+    input: Shape,
+    outputs: usize,
+    taps: usize,
+    rate: f64,
+    residual: bool,
+) -> SpikeProduct {
     let out_shape = input.with_channels(outputs);
     let inputs = input.channels;
     let input = d.spikes(input, Element::Spikes, rate);
     let weights = d.values(outputs * inputs * taps, -2, 3);
-    let weights = d.parameter(pack_weights(&weights, 0..outputs, inputs, taps));
+    let weights = pack(d, &weights, outputs, inputs, taps);
     let (scale, shift) = (vec![0.125; outputs], d.values(outputs, -2, 4));
     let scale_shift = d.parameter(pack_scale_shift(&scale, &shift, 0..outputs));
     let epilogue = if residual {
@@ -48,28 +72,48 @@ pub fn rows() -> Vec<Row> {
             d.recording.push(ResidualAddOp { layer: String::new(), input, residual, out });
         }),
         Row::new("linear_spike", "control: 256 to 1024, N 64, silent", |d| {
-            let product = product(d, shape(8, DIM), 4 * DIM, 1, 0.0, false);
+            let product = product(d, f32s, shape(8, DIM), 4 * DIM, 1, 0.0, false);
             d.recording.push(LinearSpike(product));
         }),
         Row::new("linear_spike", "control: 32 to 32, one token", |d| {
-            let product = product(d, shape(1, DIM / 8), DIM / 8, 1, RATE, false);
+            let product = product(d, f32s, shape(1, DIM / 8), DIM / 8, 1, RATE, false);
             d.recording.push(LinearSpike(product));
         }),
         Row::new("linear_spike", "fc1 256 to 1024, N 64, fire", |d| {
-            let product = product(d, shape(8, DIM), 4 * DIM, 1, RATE, false);
+            let product = product(d, f32s, shape(8, DIM), 4 * DIM, 1, RATE, false);
             d.recording.push(LinearSpike(product));
         }),
         Row::new("linear_spike", "fc2 1024 to 256, N 64, residual", |d| {
-            let product = product(d, shape(8, 4 * DIM), DIM, 1, RATE, true);
+            let product = product(d, f32s, shape(8, 4 * DIM), DIM, 1, RATE, true);
             d.recording.push(LinearSpike(product));
         }),
         Row::new("conv3x3_spike", "stage 1, 32 to 64, 32x32, fire", |d| {
-            let product = product(d, shape(32, DIM / 8), DIM / 4, 9, RATE, false);
+            let product = product(d, f32s, shape(32, DIM / 8), DIM / 4, 9, RATE, false);
             d.recording.push(Conv3x3Spike(product));
         }),
         Row::new("conv3x3_spike", "rpe, 256 to 256, 8x8, residual", |d| {
-            let product = product(d, shape(8, DIM), DIM, 9, RATE, true);
+            let product = product(d, f32s, shape(8, DIM), DIM, 9, RATE, true);
             d.recording.push(Conv3x3Spike(product));
+        }),
+        Row::new("linear_spike_int8", "control: 256 to 1024, N 64, silent", |d| {
+            let product = product(d, int8s, shape(8, DIM), 4 * DIM, 1, 0.0, false);
+            d.recording.push(LinearSpikeInt8(product));
+        }),
+        Row::new("linear_spike_int8", "fc1 256 to 1024, N 64, fire", |d| {
+            let product = product(d, int8s, shape(8, DIM), 4 * DIM, 1, RATE, false);
+            d.recording.push(LinearSpikeInt8(product));
+        }),
+        Row::new("linear_spike_int8", "fc2 1024 to 256, N 64, residual", |d| {
+            let product = product(d, int8s, shape(8, 4 * DIM), DIM, 1, RATE, true);
+            d.recording.push(LinearSpikeInt8(product));
+        }),
+        Row::new("conv3x3_spike_int8", "stage 1, 32 to 64, 32x32, fire", |d| {
+            let product = product(d, int8s, shape(32, DIM / 8), DIM / 4, 9, RATE, false);
+            d.recording.push(Conv3x3SpikeInt8(product));
+        }),
+        Row::new("conv3x3_spike_int8", "rpe, 256 to 256, 8x8, residual", |d| {
+            let product = product(d, int8s, shape(8, DIM), DIM, 9, RATE, true);
+            d.recording.push(Conv3x3SpikeInt8(product));
         }),
         Row::new("conv3x3_real", "stage 0, 3 to 32, 32x32", |d| {
             let (outputs, inputs) = (DIM / 8, 3);

@@ -41,6 +41,16 @@ impl Data {
         self.recording.constant(&Arc::new(Constant { name: "parameter".to_owned(), data: data.into() }))
     }
 
+    /// Int8 weights, a whole number of words.
+    pub fn int8(&mut self, packed: &[i8]) -> TensorId {
+        let words = bytemuck::pod_collect_to_vec(packed);
+        self.recording.constant_as(
+            &Arc::new(Constant::packed("int8 weights", words)),
+            Element::Int8,
+            flat(packed.len()),
+        )
+    }
+
     /// Real values of a shape whose channels are a multiple of four.
     pub fn real(&mut self, shape: Shape, low: i32, high: i32) -> TensorId {
         let data = self.values(shape.steps * shape.rows() * shape.channels.next_multiple_of(4), low, high);

@@ -94,11 +94,11 @@ impl Failures {
 
 impl Classify {
     pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
-        let model = match &self.model {
-            Some(path) => Model::new(&self.strict.load(path)?)?,
-            None => Model::new(&Checkpoint::built_in()?)?,
+        let checkpoint = match &self.model {
+            Some(path) => self.strict.load(path)?,
+            None => Checkpoint::built_in()?,
         };
-        let model = Arc::new(model);
+        let model = Arc::new(self.run.weights.model(&checkpoint)?);
         let invert = match self.invert {
             InvertArg::Auto => Invert::Auto,
             InvertArg::Yes => Invert::Yes,
@@ -185,6 +185,7 @@ impl Classify {
                 // None was opened, nor anything measured, if no picture could be read.
                 "device": session.as_ref().map(|s| s.device().name()),
                 "timesteps": self.run.timesteps.unwrap_or(model.config().timesteps),
+                "weights": self.run.weights.name(),
                 "images": results,
                 "failed": failed,
                 "seconds_per_image": session.as_ref().map(|_| each),

@@ -10,26 +10,30 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::{Common, ModelArgs, RunArgs, count, print, print_json, shows_progress};
+use super::{Common, ModelArgs, RunArgs, count, print, print_json, quantisation_errors, shows_progress};
 use crate::data::{Dataset, Invert, Preparation, Split};
-use crate::evaluate::evaluate;
+use crate::evaluate::{Tally, evaluate};
 use crate::layers::Options;
-use crate::session::Session;
+use crate::model::Model;
+use crate::session::{Device, Session};
+use crate::weights::Weights;
 
 const EXAMPLES: &str = "\
 Examples:
   spikeshade eval --model models/mnist-2-64.safetensors --data mnist/
   spikeshade eval --model m.safetensors --data cifar-10/ --batch 128 --device gpu
   spikeshade eval --model m/ --data p.tar.xz --split train --limit 500 --json
+  spikeshade eval --model m.safetensors --data mnist/ --weights int8
 
 DATA is a folder with MNIST-like IDX files (plain or .gz), with CIFAR's .bin
 files, or with a folder of pictures for each class (test/CLASS/*.png, or
 CLASS/*.png), or a .tar, .tar.gz or .tar.xz of the last. Pictures are prepared
 as `classify` does. --limit takes the first N, of class folders from each class
 in turn. Images per second includes decoding, which goes on while the device
-runs. A picture that cannot be read ends the evaluation.";
+runs. A picture that cannot be read ends the evaluation. --weights int8 runs the
+f32 weights too, and prints the difference.";
 
 /// Measure a model's accuracy on a labelled data set
 #[derive(Args)]
@@ -53,14 +57,92 @@ pub(super) struct Eval {
     run: RunArgs,
 }
 
+/// An evaluation, and how long it took.
+struct Measured {
+    tally: Tally,
+    seconds: f64,
+}
+
+impl Measured {
+    fn speed(&self) -> f64 {
+        self.tally.total as f64 / self.seconds
+    }
+
+    fn json(&self) -> Map<String, Value> {
+        let Measured { tally, .. } = self;
+        let fields = [
+            ("correct", json!(tally.first)),
+            ("total", json!(tally.total)),
+            ("top1", json!(tally.top1())),
+            ("top5", json!(tally.top5())),
+            ("loss", json!(tally.mean_loss())),
+            ("images_per_second", json!(self.speed())),
+            ("firing_rate", json!(tally.firing_rate())),
+        ];
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
 impl Eval {
     pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
-        let model = Arc::new(self.model.load()?);
+        let checkpoint = self.model.load()?;
+        let model = Arc::new(self.run.weights.model(&checkpoint)?);
         let data = Dataset::open(&self.data, self.split, &Preparation::new(model.config(), Invert::Auto)?)?;
+        let device = self.run.open()?;
+        let measured = self.measure(common, &model, &device, &data)?;
+        let f32 = match self.run.weights.choice() {
+            Weights::F32 => None,
+            Weights::Int8 => Some(self.measure(common, &Arc::new(Model::new(&checkpoint)?), &device, &data)?),
+        };
+        if common.json {
+            let mut fields = measured.json();
+            fields.extend([
+                ("model".to_owned(), json!(self.model.model.display().to_string())),
+                ("data".to_owned(), json!(self.data.display().to_string())),
+                ("split".to_owned(), json!(self.split.to_string())),
+                ("device".to_owned(), json!(device.name())),
+                ("timesteps".to_owned(), json!(self.run.timesteps.unwrap_or(model.config().timesteps))),
+                ("weights".to_owned(), json!(self.run.weights.name())),
+            ]);
+            if let Some(f32) = &f32 {
+                fields.insert("f32".to_owned(), f32.json().into());
+                fields.insert("top1_difference".to_owned(), json!(measured.tally.top1() - f32.tally.top1()));
+                fields.insert("quantisation_error".to_owned(), quantisation_errors(&model));
+            }
+            print_json(&fields.into())?;
+        } else {
+            let Measured { tally, .. } = &measured;
+            let mut text = format!(
+                "{} of {} right\ntop-1 {:.2} %, top-5 {:.2} %\n{:.1} images a second on {}\nfiring rate {:.2} %\n",
+                tally.first,
+                tally.total,
+                100.0 * tally.top1(),
+                100.0 * tally.top5(),
+                measured.speed(),
+                device.name(),
+                100.0 * tally.firing_rate()
+            );
+            if let Some(f32) = &f32 {
+                text += &format!(
+                    "f32 weights: {} right, top-1 {:.2} %, {:.1} images a second\n{} weights change top-1 by {:+.2} percentage \
+                     points\n",
+                    f32.tally.first,
+                    100.0 * f32.tally.top1(),
+                    f32.speed(),
+                    self.run.weights.name(),
+                    100.0 * (tally.top1() - f32.tally.top1())
+                );
+            }
+            print(&text)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn measure(&self, common: &Common, model: &Arc<Model>, device: &Device, data: &Dataset) -> Result<Measured> {
         let total = self.limit.map_or(data.len(), |limit| limit.min(data.len()));
         let batch = self.batch.min(total);
         let options = Options { count: true, ..self.run.options() };
-        let mut session = Session::new(model.clone(), self.run.open()?);
+        let mut session = Session::new(model.clone(), device.clone());
         pollster::block_on(session.prepare(batch, self.run.timesteps, options))?;
 
         let bar = ProgressBar::with_draw_target(
@@ -71,43 +153,12 @@ impl Eval {
             bar.set_style(style);
         }
         let start = Instant::now();
-        let evaluated = evaluate(&mut session, &data, total, batch, self.run.timesteps, options, |tally, images| {
+        let evaluated = evaluate(&mut session, data, total, batch, self.run.timesteps, options, |tally, images| {
             bar.set_message(format!("accuracy {:.2} %", 100.0 * tally.top1()));
             bar.inc(images as u64);
             ControlFlow::Continue(())
         });
         bar.finish_and_clear();
-        let tally = evaluated?;
-        let seconds = start.elapsed().as_secs_f64();
-        let (top1, top5, rate) = (tally.top1(), tally.top5(), tally.firing_rate());
-        let speed = tally.total as f64 / seconds;
-        let device = session.device().name();
-        if common.json {
-            print_json(&json!({
-                "model": self.model.model.display().to_string(),
-                "data": self.data.display().to_string(),
-                "split": self.split.to_string(),
-                "device": device,
-                "timesteps": self.run.timesteps.unwrap_or(model.config().timesteps),
-                "correct": tally.first,
-                "total": tally.total,
-                "top1": top1,
-                "top5": top5,
-                "loss": tally.mean_loss(),
-                "images_per_second": speed,
-                "firing_rate": rate,
-            }))?;
-        } else {
-            print(&format!(
-                "{} of {} right\ntop-1 {:.2} %, top-5 {:.2} %\n{speed:.1} images a second on {device}\nfiring rate \
-                 {:.2} %\n",
-                tally.first,
-                tally.total,
-                100.0 * top1,
-                100.0 * top5,
-                100.0 * rate
-            ))?;
-        }
-        Ok(ExitCode::SUCCESS)
+        Ok(Measured { tally: evaluated?, seconds: start.elapsed().as_secs_f64() })
     }
 }

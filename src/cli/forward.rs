@@ -57,7 +57,7 @@ pub(super) struct Forward {
 impl Forward {
     pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
         check_output(&self.output, &[&self.input, &self.model.model])?;
-        let model = Arc::new(self.model.load()?);
+        let model = Arc::new(self.run.weights.model(&self.model.load()?)?);
         let config = model.config().clone();
         let input = read_input(&self.input, &config)?;
         let device = self.run.open()?;
@@ -79,6 +79,7 @@ impl Forward {
             ("format".to_owned(), "pt".to_owned()),
             ("producer".to_owned(), format!("spikeshade {} forward", env!("CARGO_PKG_VERSION"))),
             ("timesteps".to_owned(), timesteps.to_string()),
+            ("weights".to_owned(), self.run.weights.name().to_owned()),
         ]);
         let bytes = tensor_file::to_bytes(tensors, &metadata)?;
         crate::files::write_aside(&self.output, &bytes)?;
@@ -90,6 +91,7 @@ impl Forward {
                 "device": name,
                 "batch": input.batch,
                 "timesteps": timesteps,
+                "weights": self.run.weights.name(),
                 "seconds": seconds,
                 "tensors": tensors,
             }))?;

@@ -71,8 +71,9 @@ enum Mode {
 
 impl Grad {
     pub(super) fn run(&self, common: &Common) -> Result<ExitCode> {
+        self.run.weights.only_f32()?;
         check_output(&self.output, &[&self.input, &self.model.model])?;
-        let mut checkpoint = self.model.strict.load(&self.model.model)?;
+        let mut checkpoint = self.model.load()?;
         if let Some(timesteps) = self.run.timesteps {
             checkpoint.config.timesteps = timesteps;
         }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Common, StrictArgs, count, grouped, human_bytes, print, print_json};
+use super::{Common, StrictArgs, WeightsArgs, count, grouped, human_bytes, print, print_json, quantisation_errors};
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::config::{Config, Parameter, ParameterKind};
 use crate::error::clip;
@@ -28,6 +28,7 @@ Examples:
   spikeshade inspect models/mnist-2-64.safetensors --batch 64
   spikeshade inspect config.json --json     a model that has no weights yet
   spikeshade inspect config.json --training --batch 16 --recompute
+  spikeshade inspect m.safetensors --weights int8    and what each layer loses
 
 Memory is what a device of WebGPU's default limits allocates to run the batch;
 with larger bindings fewer tensors are cut. In training none is.
@@ -52,6 +53,8 @@ pub(super) struct Inspect {
     recompute: bool,
     #[command(flatten)]
     strict: StrictArgs,
+    #[command(flatten)]
+    weights: WeightsArgs,
 }
 
 /// The memory of a batch, or why it cannot run.
@@ -76,12 +79,30 @@ impl Inspect {
                 (checkpoint, Some(stored))
             }
         };
-        let memory = if self.training { self.training(&checkpoint)? } else { memory(&checkpoint, self.batch)? };
+        let (model, memory) = if self.training {
+            self.weights.only_f32()?;
+            (None, self.training(&checkpoint)?)
+        } else if checkpoint.tensors.is_empty() {
+            (None, Err(too_large()))
+        } else {
+            let model = self.weights.model(&checkpoint)?;
+            let memory = memory(&model, self.batch)?;
+            (Some(model), memory)
+        };
         let config = &checkpoint.config;
         if common.json {
-            print_json(&as_json(config, stored, &checkpoint, self.batch, &memory))?;
+            let mut found = as_json(config, stored, &checkpoint, self.batch, &memory);
+            found["weights"] = self.weights.name().into();
+            if let Some(model) = model.filter(|model| !model.quantisation_errors().is_empty()) {
+                found["quantisation_error"] = quantisation_errors(&model);
+            }
+            print_json(&found)?;
         } else {
-            print(&as_text(&self.model, config, stored, &checkpoint, (self.batch, self.training), &memory))?;
+            let mut text = as_text(&self.model, config, stored, &checkpoint, (self.batch, self.training), &memory);
+            if let Some(model) = model {
+                text += &losses(&model, self.weights.name());
+            }
+            print(&text)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -144,13 +165,9 @@ fn too_large() -> String {
     format!("not worked out for more than {} parameters", grouped(MOST_PARAMETERS))
 }
 
-fn memory(checkpoint: &Checkpoint, batch: usize) -> Result<Memory> {
-    let config = &checkpoint.config;
-    if checkpoint.tensors.is_empty() {
-        return Ok(Err(too_large()));
-    }
-    let shape = InputShape { timesteps: config.timesteps, batch, sequence: false };
-    match part_that_fits(&Model::new(checkpoint)?, shape, Options::default(), Limits::default()) {
+fn memory(model: &Model, batch: usize) -> Result<Memory> {
+    let shape = InputShape { timesteps: model.config().timesteps, batch, sequence: false };
+    match part_that_fits(model, shape, Options::default(), Limits::default()) {
         Ok((part, plan)) => Ok(Ok(Fits { part, plan, kept: None })),
         Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(format!("not a single image fits: {why}"))),
         Err(e) => Err(e.into()),
@@ -291,6 +308,18 @@ fn as_text(
                 plan.unpacked as f64 / tensors.max(1) as f64
             );
         }
+    }
+    text
+}
+
+/// What each layer's weights lose; empty where they are as trained.
+fn losses(model: &Model, weights: &str) -> String {
+    let mut text = String::new();
+    for (i, (layer, error)) in model.quantisation_errors().into_iter().enumerate() {
+        if i == 0 {
+            let _ = writeln!(text, "\nRelative error of {weights} weights, the scale of batch norm folded in");
+        }
+        let _ = writeln!(text, "  {layer:36} {:>8.3} %", 100.0 * error);
     }
     text
 }

@@ -31,6 +31,7 @@ use crate::kernels::attention::Order;
 use crate::layers::Options;
 use crate::model::Model;
 use crate::session::Device;
+use crate::weights::Weights;
 
 /// The exit code after a signal to end.
 const INTERRUPTED: i32 = 130;
@@ -108,8 +109,8 @@ impl StrictArgs {
 }
 
 impl ModelArgs {
-    fn load(&self) -> Result<Model> {
-        Ok(Model::new(&self.strict.load(&self.model)?)?)
+    fn load(&self) -> Result<Checkpoint> {
+        self.strict.load(&self.model)
     }
 }
 
@@ -126,6 +127,8 @@ struct RunArgs {
     /// Order of the attention's products: (Q Kᵀ) V, Q (Kᵀ V), or the cheaper one; results are the same but for rounding where sums are not exact
     #[arg(long, value_enum, default_value_t)]
     order: OrderArg,
+    #[command(flatten)]
+    weights: WeightsArgs,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -139,6 +142,67 @@ enum OrderArg {
     /// Q (Kᵀ V)
     #[value(name = "q_kv")]
     QKv,
+}
+
+/// What a model's weights are stored as.
+#[derive(Args)]
+struct WeightsArgs {
+    /// How the weights of spike products are stored: f32 as trained, or int8, in a quarter of the memory and summed exactly in
+    /// integers, at a loss that `spikeshade eval --weights int8` measures; for inference only
+    #[arg(long, value_enum, default_value_t)]
+    weights: WeightsArg,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum WeightsArg {
+    /// As trained
+    #[default]
+    F32,
+    /// 8-bit integers, a scale for each output channel
+    Int8,
+}
+
+impl WeightsArgs {
+    fn choice(&self) -> Weights {
+        match self.weights {
+            WeightsArg::F32 => Weights::F32,
+            WeightsArg::Int8 => Weights::Int8,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.weights {
+            WeightsArg::F32 => "f32",
+            WeightsArg::Int8 => "int8",
+        }
+    }
+
+    /// The model with its weights so stored; says on stderr what that loses.
+    fn model(&self, checkpoint: &Checkpoint) -> Result<Model> {
+        let model = Model::with_weights(checkpoint, self.choice())?;
+        let errors = model.quantisation_errors();
+        for (layer, error) in &errors {
+            log::info!("{} weights of {layer}: relative error {:.3} %", self.name(), 100.0 * error);
+        }
+        if let Some((layer, error)) = errors.iter().max_by(|a, b| a.1.total_cmp(&b.1)).filter(|most| most.1 > 0.0) {
+            let text =
+                format!("{} weights: the largest relative error is {:.2} %, in {layer}", self.name(), 100.0 * error);
+            complain("note", text);
+        }
+        Ok(model)
+    }
+
+    /// Refuses int8 where gradients are taken.
+    fn only_f32(&self) -> Result<()> {
+        match self.weights {
+            WeightsArg::F32 => Ok(()),
+            WeightsArg::Int8 => {
+                bail!(
+                    "--weights int8 is for inference, gradients need f32; leave it out, and give it to `eval` or `classify`"
+                )
+            }
+        }
+    }
 }
 
 impl RunArgs {
@@ -326,6 +390,15 @@ fn print(text: &str) -> Result<()> {
 /// Writes a JSON document to stdout.
 fn print_json(value: &serde_json::Value) -> Result<()> {
     print(&format!("{value:#}\n"))
+}
+
+/// What each layer's weights lose by being stored as they are, by layer.
+fn quantisation_errors(model: &Model) -> serde_json::Value {
+    model
+        .quantisation_errors()
+        .into_iter()
+        .map(|(layer, error)| (layer.to_owned(), serde_json::Value::from(error)))
+        .collect()
 }
 
 /// Whether a progress bar would be seen.

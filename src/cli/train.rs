@@ -108,6 +108,7 @@ impl Train {
             print(Recipe::preset_text(name).unwrap_or_default())?;
             return Ok(ExitCode::SUCCESS);
         }
+        self.run.weights.only_f32()?;
         let (Some(data), Some(out)) = (&self.data, &self.out) else {
             bail!("training takes --data DATA and --out RUN; see `spikeshade train --help`");
         };

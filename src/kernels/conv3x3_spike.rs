@@ -11,6 +11,7 @@ pub static KERNEL: Kernel = Kernel {
     stem: "conv3x3_spike",
     sources: &[
         include_str!("../../shaders/conv3x3_spike.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
         include_str!("../../shaders/lib/spike_product.wgsl"),
         include_str!("../../shaders/lib/product_epilogue.wgsl"),
         include_str!("../../shaders/lib/product_parameters.wgsl"),

@@ -11,6 +11,7 @@ pub static KERNEL: Kernel = Kernel {
     stem: "linear_spike",
     sources: &[
         include_str!("../../shaders/linear_spike.wgsl"),
+        include_str!("../../shaders/lib/linear_rows.wgsl"),
         include_str!("../../shaders/lib/spike_product.wgsl"),
         include_str!("../../shaders/lib/product_epilogue.wgsl"),
         include_str!("../../shaders/lib/product_parameters.wgsl"),

@@ -73,7 +73,7 @@ pub enum Epilogue {
     },
 }
 
-/// A product of packed spikes with f32 weights, for one window of output channels.
+/// A product of packed spikes with f32 weights (or int8 ones, of the `_int8` kernels), for one window of output channels.
 #[derive(Clone, Debug)]
 pub struct SpikeProduct {
     /// The layer, e.g. `block.0.mlp.fc1`.
@@ -221,10 +221,15 @@ impl SpikeProduct {
 
 /// Weights `[O][I][taps]` (a state_dict's [O, I, kh, kw]) of the output channels `out`, as the kernels read them:
 /// `[O/32][taps][I/32][32 i][32 o]`, zeros where O or I is no multiple of 32.
-pub fn pack_weights(weights: &[f32], out: std::ops::Range<usize>, inputs: usize, taps: usize) -> Vec<f32> {
+pub fn pack_weights<W: Copy + Default>(
+    weights: &[W],
+    out: std::ops::Range<usize>,
+    inputs: usize,
+    taps: usize,
+) -> Vec<W> {
     let words_in = words(inputs);
     let tiles = out.len().div_ceil(32);
-    let mut packed = vec![0.0; tiles * taps * words_in * 1024];
+    let mut packed = vec![W::default(); tiles * taps * words_in * 1024];
     for (o, row) in weights.chunks_exact(inputs * taps).take(out.end).skip(out.start).enumerate() {
         for (i, of_input) in row.chunks_exact(taps).enumerate() {
             for (tap, &w) in of_input.iter().enumerate() {

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{RealTensor, Recorder};
 use crate::kernels::conv3x3_spike::Conv3x3Spike;
+use crate::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
 use crate::kernels::linear_spike::LinearSpike;
+use crate::kernels::linear_spike_int8::LinearSpikeInt8;
 use crate::kernels::neuron::Neuron;
 use crate::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use crate::kernels::residual_add::ResidualAddOp;
 use crate::recording::{Constant, TensorId};
-use crate::tensor::{Element, words};
+use crate::tensor::{Element, Shape, words};
+use crate::weights::{Weights, quantise};
 
 /// A parameter in tiles of 32 output channels, whole and cut into windows; plans share a cut, which goes with the last of them.
 #[derive(Debug)]
@@ -56,26 +59,57 @@ pub struct ConvBn {
     inputs: usize,
     outputs: usize,
     taps: usize,
+    stored: Weights,
     weights: Tiled,
     scale_shift: Tiled,
+    quantisation_error: f64,
 }
 
 impl ConvBn {
-    /// `weights` `[O][I][taps]` (taps 1 or 9), `scale` and `shift` `[O]`.
-    pub fn new(name: &str, weights: &[f32], inputs: usize, taps: usize, scale: &[f32], shift: &[f32]) -> Self {
+    /// `weights` `[O][I][taps]` (taps 1 or 9), `scale` and `shift` `[O]`, to be stored as `stored`.
+    pub fn new(
+        name: &str,
+        weights: &[f32],
+        inputs: usize,
+        taps: usize,
+        (scale, shift): (&[f32], &[f32]),
+        stored: Weights,
+    ) -> Self {
         let outputs = scale.len();
+        // 4-byte elements of 32 outputs' weights.
+        let a_tile = taps * words(inputs) * 1024;
+        let (weights, a_tile, scale_shift, quantisation_error) = match stored {
+            Weights::F32 => {
+                let packed = pack_weights(weights, 0..outputs, inputs, taps);
+                (packed, a_tile, pack_scale_shift(scale, shift, 0..outputs), 0.0)
+            }
+            Weights::Int8 => {
+                let quantised = quantise(weights, scale);
+                let packed = pack_weights(&quantised.q, 0..outputs, inputs, taps);
+                let scale_shift = pack_scale_shift(&quantised.scale, shift, 0..outputs);
+                (bytemuck::pod_collect_to_vec(&packed), a_tile / 4, scale_shift, quantised.relative_error)
+            }
+        };
         ConvBn {
             name: name.to_owned(),
             inputs,
             outputs,
             taps,
-            weights: Tiled::new(
-                format!("{name} weights"),
-                pack_weights(weights, 0..outputs, inputs, taps),
-                taps * words(inputs) * 1024,
-            ),
-            scale_shift: Tiled::new(format!("{name} scale and shift"), pack_scale_shift(scale, shift, 0..outputs), 64),
+            stored,
+            weights: Tiled::new(format!("{name} weights"), weights, a_tile),
+            scale_shift: Tiled::new(format!("{name} scale and shift"), scale_shift, 64),
+            quantisation_error,
         }
+    }
+
+    /// Its name, e.g. `block.0.mlp.fc1_conv`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its weights lose by being stored as they are (see [`crate::weights::Quantised::relative_error`]); 0 for f32.
+    pub fn quantisation_error(&self) -> f64 {
+        self.quantisation_error
     }
 
     /// Output channels.
@@ -91,17 +125,27 @@ impl ConvBn {
 
     fn push(&self, r: &mut Recorder, input: TensorId, out: &Range<usize>, epilogue: Epilogue) {
         debug_assert_eq!(r.recording.get(input).shape.channels, self.inputs);
+        let weights = self.weights.window(out);
         let product = SpikeProduct {
             layer: self.name.clone(),
             input,
-            weights: r.recording.constant(&self.weights.window(out)),
+            weights: match self.stored {
+                Weights::F32 => r.recording.constant(&weights),
+                Weights::Int8 => {
+                    let channels = 4 * weights.data.len();
+                    let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels };
+                    r.recording.constant_as(&weights, Element::Int8, shape)
+                }
+            },
             scale_shift: r.recording.constant(&self.scale_shift.window(out)),
             channels_out: out.len(),
             epilogue,
         };
-        match self.taps {
-            9 => r.recording.push(Conv3x3Spike(product)),
-            _ => r.recording.push(LinearSpike(product)),
+        match (self.taps, self.stored) {
+            (9, Weights::F32) => r.recording.push(Conv3x3Spike(product)),
+            (9, Weights::Int8) => r.recording.push(Conv3x3SpikeInt8(product)),
+            (_, Weights::F32) => r.recording.push(LinearSpike(product)),
+            (_, Weights::Int8) => r.recording.push(LinearSpikeInt8(product)),
         }
     }
 

@@ -8,5 +8,5 @@ pub const TAPS: usize = 1;
 
 /// Runs a recorded op on the host.
 pub fn run<F: Real>(op: &SpikeProduct, host: &mut HostTensors<F>) {
-    product::run(op, TAPS, host);
+    product::run::<F, F>(op, TAPS, host);
 }

@@ -32,6 +32,7 @@ pub mod conv3x3_real;
 pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
+pub mod conv3x3_spike_int8;
 pub mod copy;
 pub mod cross_entropy;
 pub mod dense;
@@ -44,6 +45,7 @@ pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
 pub mod linear_spike_backward;
+pub mod linear_spike_int8;
 pub mod maxpool_real;
 pub mod maxpool_real_backward;
 pub mod maxpool_spike;
@@ -96,6 +98,8 @@ pub trait Real:
     fn reference(op: &dyn Op, host: &mut HostTensors<Self>);
     /// As f32, rounded.
     fn to_f32(self) -> f32;
+    /// An integer, rounded where it has more digits.
+    fn from_i32(i: i32) -> Self;
     /// `c = a b`, or `c + a b` if `accumulate`, of sizes m, k, n: a m × k, b k × n, c m × n, each where its first element lies
     /// and how many elements there are from one row to the next; [`dense::product`] is the safe way to it.
     ///
@@ -180,6 +184,10 @@ impl Real for f32 {
         self
     }
 
+    fn from_i32(i: i32) -> Self {
+        i as f32
+    }
+
     gemm!(matrixmultiply::sgemm);
 }
 
@@ -218,6 +226,10 @@ impl Real for f64 {
 
     fn to_f32(self) -> f32 {
         self as f32
+    }
+
+    fn from_i32(i: i32) -> Self {
+        i.into()
     }
 
     gemm!(matrixmultiply::dgemm);

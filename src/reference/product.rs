@@ -1,14 +1,16 @@
 //! The twin of `shaders/lib/spike_product.wgsl` and `shaders/lib/product_epilogue.wgsl`: for every spike of a token, one row of
-//! weights is added; then batch norm and LIF over T, fused as the kernel fuses them.
+//! weights is added; then batch norm and LIF over T, fused as the kernel fuses them. With int8 weights, that of
+//! `shaders/lib/spike_product_int8.wgsl`.
 
 use super::{HostTensors, Lif, Real, parallel};
 use crate::aligned::Aligned;
 use crate::kernels::product::{Epilogue, SpikeProduct};
+use crate::recording::TensorId;
 use crate::tensor::{Element, Shape, vectors, words};
 
 /// A spike product's inputs. Sums run over k = tap · I + i ascending, as the kernel's do.
 #[derive(Clone, Copy)]
-pub struct Product<'a, F> {
+pub struct Product<'a, F, W = F> {
     /// `[T][B·H·W][words]`.
     pub spikes: &'a [u32],
     /// Of the input.
@@ -16,7 +18,7 @@ pub struct Product<'a, F> {
     /// 1 or 9.
     pub taps: usize,
     /// As [`crate::kernels::product::pack_weights`] packs them.
-    pub weights: &'a [F],
+    pub weights: &'a [W],
     /// As [`crate::kernels::product::pack_scale_shift`] packs it.
     pub scale_shift: &'a [F],
     /// Output channels of this window.
@@ -80,23 +82,76 @@ const SET_BITS: [[u8; 8]; 256] = {
     all
 };
 
+/// What weights are stored as, and how rows of them are summed.
+pub trait Weight<F>: Copy + Send + Sync + Sized {
+    /// A parameter's weights.
+    fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [Self];
+
+    /// The sums of the rows `selected` of one tile's weights, and of a second one's if `PAIR`: they need not wait for each other.
+    fn sums<const PAIR: bool>(tiles: [&[[Self; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2];
+}
+
+/// Adds a row to a sum, channel by channel.
+#[inline(always)]
+fn add<S: Copy, W: Copy>(sum: &mut [S; 32], row: &[W; 32], plus: impl Fn(S, W) -> S) {
+    sum.iter_mut().zip(row).for_each(|(s, &w)| *s = plus(*s, w));
+}
+
+/// Rounded sums, in the order of the rows.
+impl<F: Real> Weight<F> for F {
+    fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [F] {
+        host.real(id)
+    }
+
+    #[inline(always)]
+    fn sums<const PAIR: bool>([a, b]: [&[[F; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2] {
+        let mut sum_a = [F::default(); 32];
+        let mut sum_b = [F::default(); 32];
+        for &k in selected {
+            add(&mut sum_a, &a[k as usize], |s, w| s + w);
+            if PAIR {
+                add(&mut sum_b, &b[k as usize], |s, w| s + w);
+            }
+        }
+        [sum_a, sum_b]
+    }
+}
+
+/// Exact sums, in integers: 16 bits hold those of 256 rows, as 256 · 127 < 2¹⁵, and 32 those of 2²⁴.
+impl<F: Real> Weight<F> for i8 {
+    fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [i8] {
+        bytemuck::cast_slice(host.packed(id))
+    }
+
+    #[inline(always)]
+    fn sums<const PAIR: bool>([a, b]: [&[[i8; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2] {
+        let mut sum_a = [0i32; 32];
+        let mut sum_b = [0i32; 32];
+        for run in selected.chunks(256) {
+            let mut run_a = [0i16; 32];
+            let mut run_b = [0i16; 32];
+            for &k in run {
+                add(&mut run_a, &a[k as usize], |s: i16, w| s.wrapping_add(w.into()));
+                if PAIR {
+                    add(&mut run_b, &b[k as usize], |s: i16, w| s.wrapping_add(w.into()));
+                }
+            }
+            add(&mut sum_a, &run_a, |s, run| s + i32::from(run));
+            add(&mut sum_b, &run_b, |s, run| s + i32::from(run));
+        }
+        [sum_a.map(F::from_i32), sum_b.map(F::from_i32)]
+    }
+}
+
 /// A tile of 32 outputs: its rows of weights, and 32 scales and shifts.
 #[derive(Clone, Copy)]
-struct Tile<'a, F> {
-    weights: &'a [[F; 32]],
+struct Tile<'a, F, W> {
+    weights: &'a [[W; 32]],
     scale: [F; 32],
     shift: [F; 32],
 }
 
-impl<F: Real> Tile<'_, F> {
-    /// Adds row `k` of the weights.
-    #[inline(always)]
-    fn add(&self, k: u32, sum: &mut [F; 32]) {
-        for (s, &w) in sum.iter_mut().zip(&self.weights[k as usize]) {
-            *s = *s + w;
-        }
-    }
-
+impl<F: Real, W> Tile<'_, F, W> {
     /// `sum · scale + shift`.
     #[inline(always)]
     fn normalise(&self, sum: &[F; 32], y: &mut [F; 32]) {
@@ -107,21 +162,18 @@ impl<F: Real> Tile<'_, F> {
 }
 
 /// For each row of `selected` the sums of the weights that it selects in one tile, and in a second one if `PAIR`, normalised,
-/// into `sums` `[tiles][rows]`. The sums of two tiles need not wait for each other.
+/// into `sums` `[tiles][rows]`.
 #[inline(always)]
-fn add_rows<F: Real, const PAIR: bool>(tiles: [Tile<F>; 2], selected: &Selected, sums: &mut [[F; 32]]) {
+fn add_rows<F: Real, W: Weight<F>, const PAIR: bool>(
+    tiles: [Tile<F, W>; 2],
+    selected: &Selected,
+    sums: &mut [[F; 32]],
+) {
     let [a, b] = tiles;
     let (of_a, of_b) = sums.split_at_mut(selected.ends.len());
     let mut start = 0;
     for (row, &end) in selected.ends.iter().enumerate() {
-        let mut sum_a = [F::default(); 32];
-        let mut sum_b = [F::default(); 32];
-        for &k in &selected.list[start..end] {
-            a.add(k, &mut sum_a);
-            if PAIR {
-                b.add(k, &mut sum_b);
-            }
-        }
+        let [sum_a, sum_b] = W::sums::<PAIR>([a.weights, b.weights], &selected.list[start..end]);
         a.normalise(&sum_a, &mut of_a[row]);
         if PAIR {
             b.normalise(&sum_b, &mut of_b[row]);
@@ -130,7 +182,7 @@ fn add_rows<F: Real, const PAIR: bool>(tiles: [Tile<F>; 2], selected: &Selected,
     }
 }
 
-impl<F: Real> Product<'_, F> {
+impl<F: Real, W: Weight<F>> Product<'_, F, W> {
     fn words_in(&self) -> usize {
         words(self.shape.channels)
     }
@@ -159,7 +211,7 @@ impl<F: Real> Product<'_, F> {
     }
 
     #[inline(always)]
-    fn tile(&self, o_tile: usize) -> Tile<'_, F> {
+    fn tile(&self, o_tile: usize) -> Tile<'_, F, W> {
         let depth = self.taps * self.words_in() * 32;
         let (weights, _) = self.weights[o_tile * depth * 32..(o_tile + 1) * depth * 32].as_chunks::<32>();
         let mut tile = Tile { weights, scale: [F::default(); 32], shift: [F::default(); 32] };
@@ -202,8 +254,8 @@ impl<F: Real> Product<'_, F> {
                     let n = (tiles - o_tile).min(2);
                     let pair = [self.tile(o_tile), self.tile(o_tile + n - 1)];
                     match n {
-                        2 => add_rows::<F, true>(pair, selected, sums),
-                        _ => add_rows::<F, false>(pair, selected, sums),
+                        2 => add_rows::<F, W, true>(pair, selected, sums),
+                        _ => add_rows::<F, W, false>(pair, selected, sums),
                     }
                     for (n, sums) in sums.chunks_exact(tokens * steps).enumerate().take(n) {
                         for (token, y) in sums.chunks_exact(steps).enumerate() {
@@ -292,14 +344,14 @@ impl<F: Real> Lif<F> {
 }
 
 /// Runs a recorded product on the host.
-pub(super) fn run<F: Real>(op: &SpikeProduct, taps: usize, host: &mut HostTensors<F>) {
+pub(super) fn run<F: Real, W: Weight<F>>(op: &SpikeProduct, taps: usize, host: &mut HostTensors<F>) {
     let shape = host.recording.get(op.input).shape;
-    let product = |host: &HostTensors<F>, f: &mut dyn FnMut(Product<F>)| {
+    let product = |host: &HostTensors<F>, f: &mut dyn FnMut(Product<F, W>)| {
         f(Product {
             spikes: host.packed(op.input),
             shape,
             taps,
-            weights: host.real(op.weights),
+            weights: W::of(host, op.weights),
             scale_shift: host.real(op.scale_shift),
             channels_out: op.channels_out,
         })

@@ -2,5 +2,5 @@ use crate::product::check_products;
 
 #[test]
 fn agrees_with_its_twin() {
-    check_products(9, 40, 150);
+    check_products::<f32>(9, 40, 150);
 }

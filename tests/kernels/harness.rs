@@ -80,6 +80,11 @@ impl Data {
             .collect()
     }
 
+    /// `n` integers of `range`.
+    pub fn integers(&mut self, n: usize, range: RangeInclusive<i32>) -> Vec<i32> {
+        (0..n).map(|_| self.rng.random_range(range.clone())).collect()
+    }
+
     /// One of the values, as it is.
     pub fn one_of(&mut self, n: usize, values: &[f32]) -> Vec<f32> {
         (0..n).map(|_| values[self.rng.random_range(0..values.len())]).collect()
@@ -204,6 +209,12 @@ pub fn flat(channels: usize) -> Shape {
 /// Adds a parameter in its kernel's own layout.
 pub fn parameter(r: &mut Recording, data: &[f32]) -> TensorId {
     r.constant(&Arc::new(Constant { name: "parameter".to_owned(), data: data.into() }))
+}
+
+/// Adds int8 weights in their kernel's own layout, a whole number of words.
+pub fn int8(r: &mut Recording, packed: &[i8]) -> TensorId {
+    let words = bytemuck::pod_collect_to_vec(packed);
+    r.constant_as(&Arc::new(Constant::packed("int8 weights", words)), Element::Int8, flat(packed.len()))
 }
 
 /// Adds a real tensor, given without padding.

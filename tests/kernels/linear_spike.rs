@@ -2,5 +2,5 @@ use crate::product::check_products;
 
 #[test]
 fn agrees_with_its_twin() {
-    check_products(1, 48, 400);
+    check_products::<f32>(1, 48, 400);
 }

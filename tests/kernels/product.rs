@@ -1,17 +1,20 @@
-//! `linear_spike` and `conv3x3_spike`, which differ in their taps alone: every epilogue, fused and unfused.
+//! `linear_spike` and `conv3x3_spike`, which differ in their taps alone, with f32 and with int8 weights: every epilogue, fused
+//! and unfused.
 
 use proptest::prelude::*;
 use spikeshade::gpu::Capabilities;
 use spikeshade::gpu::measure::tiles_are_faster;
 use spikeshade::kernels::Op;
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
+use spikeshade::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
+use spikeshade::kernels::linear_spike_int8::LinearSpikeInt8;
 use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use spikeshade::kernels::residual_add::ResidualAddOp;
-use spikeshade::recording::Recording;
+use spikeshade::recording::{Recording, TensorId};
 use spikeshade::reference::Lif;
-use spikeshade::reference::product::Product;
+use spikeshade::reference::product::{Product, Weight};
 use spikeshade::tensor::{Element, Shape, words};
 
 use crate::harness::*;
@@ -43,25 +46,129 @@ fn cases(most: usize) -> impl Strategy<Value = Case> {
     )
 }
 
-/// Runs `count` cases with that many taps; `most` bounds the tokens over all timesteps.
-pub fn check_products(taps: usize, count: u32, most: usize) {
-    check(count, cases(most), |case| check_case(taps, case));
+/// Weights as an op stores them.
+pub trait Stored: Copy + Default {
+    /// What the f64 twin takes them as.
+    type Exact: Weight<f64>;
+    /// Whether sums are exact and products with the scales too, so that every device gives the same bits.
+    const EXACT: bool;
+
+    /// Weights of `outputs` channels of `k` inputs, with which |y| < 2^9 in units of 2^-4 on the grid.
+    fn draw(data: &mut Data, outputs: usize, k: usize) -> Vec<Self>;
+    fn scales(data: &mut Data, outputs: usize) -> Vec<f32>;
+    fn value(self) -> f64;
+    fn magnitude(self) -> Self;
+    fn exact(packed: Vec<Self>) -> Vec<Self::Exact>;
+    fn parameter(r: &mut Recording, packed: Vec<Self>) -> TensorId;
+    fn push(r: &mut Recording, taps: usize, product: SpikeProduct);
 }
 
-fn check_case(taps: usize, case: Case) {
+impl Stored for f32 {
+    type Exact = f64;
+    const EXACT: bool = false;
+
+    fn draw(data: &mut Data, outputs: usize, k: usize) -> Vec<f32> {
+        data.reals(outputs * k, -2..=2, 0.5)
+    }
+
+    fn scales(data: &mut Data, outputs: usize) -> Vec<f32> {
+        match data.kind {
+            Kind::Dyadic => data.one_of(outputs, &[0.125, -0.125, 0.0625, 0.0]),
+            Kind::Float => data.reals(outputs, -4..=8, 0.1),
+        }
+    }
+
+    fn value(self) -> f64 {
+        self.into()
+    }
+
+    fn magnitude(self) -> f32 {
+        self.abs()
+    }
+
+    fn exact(packed: Vec<f32>) -> Vec<f64> {
+        f64s(&packed)
+    }
+
+    fn parameter(r: &mut Recording, packed: Vec<f32>) -> TensorId {
+        parameter(r, &packed)
+    }
+
+    fn push(r: &mut Recording, taps: usize, product: SpikeProduct) {
+        match taps {
+            9 => r.push(Conv3x3Spike(product)),
+            _ => r.push(LinearSpike(product)),
+        }
+    }
+}
+
+impl Stored for i8 {
+    type Exact = i8;
+    const EXACT: bool = true;
+
+    fn draw(data: &mut Data, outputs: usize, k: usize) -> Vec<i8> {
+        let most = if data.kind == Kind::Dyadic { 2 } else { 127 };
+        // Of some channels all weights are silent or at the end of their range.
+        let channels = data.integers(outputs, 0..=5);
+        channels
+            .into_iter()
+            .flat_map(|of_channel| match (data.kind, of_channel) {
+                (Kind::Float, 0) => vec![0; k],
+                (Kind::Float, 1) => vec![127; k],
+                (Kind::Float, 2) => vec![-127; k],
+                _ => data.integers(k, -most..=most).into_iter().map(|q| q as i8).collect(),
+            })
+            .collect()
+    }
+
+    fn scales(data: &mut Data, outputs: usize) -> Vec<f32> {
+        match data.kind {
+            Kind::Dyadic => data.one_of(outputs, &[0.0625, -0.0625, 0.03125, 0.0]),
+            // Six digits beside the 17 of the largest sum.
+            Kind::Float => data.integers(outputs, -20..=63).into_iter().map(|m| m as f32 / 16_384.0).collect(),
+        }
+    }
+
+    fn value(self) -> f64 {
+        self.into()
+    }
+
+    fn magnitude(self) -> i8 {
+        self.abs()
+    }
+
+    fn exact(packed: Vec<i8>) -> Vec<i8> {
+        packed
+    }
+
+    fn parameter(r: &mut Recording, packed: Vec<i8>) -> TensorId {
+        int8(r, &packed)
+    }
+
+    fn push(r: &mut Recording, taps: usize, product: SpikeProduct) {
+        match taps {
+            9 => r.push(Conv3x3SpikeInt8(product)),
+            _ => r.push(LinearSpikeInt8(product)),
+        }
+    }
+}
+
+/// Runs `count` cases with that many taps; `most` bounds the tokens over all timesteps.
+pub fn check_products<W: Stored>(taps: usize, count: u32, most: usize) {
+    check(count, cases(most), |case| check_case::<W>(taps, case));
+}
+
+fn check_case<W: Stored>(taps: usize, case: Case) {
     let Case { kind, input, outputs, .. } = case;
     let mut data = Data::new(case.seed, kind);
     let inputs = input.channels;
     let shape = input.with_channels(outputs);
     let spikes = data.spikes(input, case.rate);
-    // On the grid: |y| < 2^9 in units of 2^-4, which leaves the membrane 9 bits.
-    let weights = data.reals(outputs * inputs * taps, -2..=2, 0.5);
-    let scale = match kind {
-        Kind::Dyadic => data.one_of(outputs, &[0.125, -0.125, 0.0625, 0.0]),
-        Kind::Float => data.reals(outputs, -4..=8, 0.1),
-    };
+    let weights = W::draw(&mut data, outputs, inputs * taps);
+    let scale = W::scales(&mut data, outputs);
     let shift = data.reals(outputs, -16..=32, 0.0625);
     let residual = data.reals(shape.steps * shape.rows() * outputs, -64..=64, 0.0625);
+    // The grid leaves the membrane 9 bits.
     let neuron = data.neuron(case.neuron, shape.steps, 9);
 
     let windows = cut(outputs, case.cut);
@@ -76,7 +183,7 @@ fn check_case(taps: usize, case: Case) {
         let ternary = output(&mut r, "ternary", Element::Ternary, shape);
         for window in &windows {
             let first_channel = window.start;
-            let weights = parameter(&mut r, &pack_weights(&weights, window.clone(), inputs, taps));
+            let weights = W::parameter(&mut r, pack_weights(&weights, window.clone(), inputs, taps));
             let scale_shift = parameter(&mut r, &pack_scale_shift(&scale, &shift, window.clone()));
             for epilogue in [
                 Epilogue::Real { out: y, first_channel, relu: false },
@@ -88,10 +195,7 @@ fn check_case(taps: usize, case: Case) {
                 let channels_out = window.len();
                 let layer = format!("{epilogue:?}");
                 let product = SpikeProduct { layer, input: spikes, weights, scale_shift, channels_out, epilogue };
-                match taps {
-                    9 => r.push(Conv3x3Spike(product)),
-                    _ => r.push(LinearSpike(product)),
-                }
+                W::push(&mut r, taps, product);
             }
         }
         count(&mut r, "binary", binary);
@@ -111,14 +215,14 @@ fn check_case(taps: usize, case: Case) {
     counts_agree(&all, "ternary");
 
     // The twin in f64, window by window as the kernel goes, and the magnitudes of its terms.
-    let (spikes, weights) = (&spikes[..], f64s(&weights));
+    let spikes = &spikes[..];
     let (scale, shift, residual) = (f64s(&scale), f64s(&shift), f64s(&residual));
-    let of = |weights: &[f64], scale: &[f64], shift: &[f64], relu: bool, residual: Option<&[f64]>| {
+    let of = |weights: &[W], scale: &[f64], shift: &[f64], relu: bool, residual: Option<&[f64]>| {
         let f32s = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
         let residual = residual.map(|u| f64s(&padded(&f32s(u), outputs)));
         let row = outputs.next_multiple_of(4);
         let mut out = vec![0.0; shape.steps * shape.rows() * row];
-        let packed_weights = f64s(&pack_weights(&f32s(weights), 0..outputs, inputs, taps));
+        let packed_weights = W::exact(pack_weights(weights, 0..outputs, inputs, taps));
         let scale_shift = f64s(&pack_scale_shift(&f32s(scale), &f32s(shift), 0..outputs));
         let product = Product {
             spikes,
@@ -142,7 +246,8 @@ fn check_case(taps: usize, case: Case) {
     let (y, packed) = of(&weights, &scale, &shift, false, None);
     let (relu, _) = of(&weights, &scale, &shift, true, None);
     let (sum, _) = of(&weights, &scale, &shift, false, Some(&residual));
-    let [weights_, scale_, shift_, residual_] = [&weights, &scale, &shift, &residual].map(|x| magnitudes(x));
+    let weights_: Vec<W> = weights.iter().map(|w| w.magnitude()).collect();
+    let [scale_, shift_, residual_] = [&scale, &shift, &residual].map(|x| magnitudes(x));
     let (terms, _) = of(&weights_, &scale_, &shift_, false, Some(&residual_));
     reals_agree(&all, "y", kind, &y, &terms);
     reals_agree(&all, "relu", kind, &relu, &terms);
@@ -154,7 +259,8 @@ fn check_case(taps: usize, case: Case) {
 
     if kind == Kind::Dyadic {
         all_same(&all);
-        assert_eq!(y, by_definition(input, taps, spikes, &weights, &scale, &shift), "the f64 twin");
+        let values: Vec<f64> = weights.iter().map(|w| w.value()).collect();
+        assert_eq!(y, by_definition(input, taps, spikes, &values, &scale, &shift), "the f64 twin");
         let expected = [
             signs_of_words(&packed[0], Element::Spikes, outputs),
             signs_of_words(&packed[1], Element::Ternary, outputs),
@@ -172,6 +278,12 @@ fn check_case(taps: usize, case: Case) {
             );
         }
     }
+    if W::EXACT {
+        all_same(&all);
+        // Rounded once.
+        let once: Vec<f32> = y.iter().map(|&y| y as f32).collect();
+        all.iter().for_each(|(device, outputs)| assert_eq!(reals(outputs, "y"), once, "y on {device}"));
+    }
     // A tensor's channels and timesteps are one neuron's input each.
     let (terms, _) = of(&weights_, &scale_, &shift_, false, None);
     for (device, outputs) in &all {
@@ -185,7 +297,14 @@ fn check_case(taps: usize, case: Case) {
 }
 
 /// `y[t, p, o] = scale[o] · Σ_{tap, i} W[o, i, tap] s[t, p + tap, i] + shift[o]`, term by term.
-fn by_definition(input: Shape, taps: usize, spikes: &[u32], weights: &[f64], scale: &[f64], shift: &[f64]) -> Vec<f64> {
+pub fn by_definition(
+    input: Shape,
+    taps: usize,
+    spikes: &[u32],
+    weights: &[f64],
+    scale: &[f64],
+    shift: &[f64],
+) -> Vec<f64> {
     let Shape { height, width, channels, .. } = input;
     let (row, reach) = (words(channels), if taps == 9 { 1 } else { 0 });
     let mut all = Vec::new();

@@ -93,7 +93,7 @@ pub(super) struct Bench {
     #[arg(short, long, value_name = "IN", requires = "serve")]
     input: Option<PathBuf>,
     /// Time the program from its start to the built-in model's first logits
-    #[arg(long, conflicts_with_all = ["model", "preset", "train", "batch", "by", "serve", "timesteps", "order"])]
+    #[arg(long, conflicts_with_all = ["model", "preset", "train", "batch", "by", "serve", "timesteps", "order", "weights"])]
     startup: bool,
     /// What --startup starts: this process began at that time, in nanoseconds since 1970
     #[arg(long, hide = true, requires = "startup", value_name = "NS")]
@@ -110,6 +110,9 @@ impl Bench {
         if self.startup {
             return startup::startup(&self.run.device, self.runs, common);
         }
+        if self.train {
+            self.run.weights.only_f32()?;
+        }
         if let (true, Some(model), Some(input)) = (self.serve, &self.model, &self.input) {
             return serve::serve(self.strict.load(model)?, input, self.train, &self.run);
         }
@@ -125,12 +128,13 @@ impl Bench {
         if !common.json {
             print(&self.heading(&checkpoint.config, &device, ceilings.as_ref()))?;
         }
+        let model = Arc::new(self.run.weights.model(&checkpoint)?);
         let mut batches = Vec::new();
         for &batch in &self.batch {
             let measured = if self.train {
                 self.training(&checkpoint, &device, batch, ceilings.is_some())?
             } else {
-                self.inference(&checkpoint, &device, batch, ceilings.is_some())?
+                self.inference(&model, &device, batch, ceilings.is_some())?
             };
             if common.json {
                 batches.push(measured.as_json(self.by, ceilings.as_ref()));
@@ -149,6 +153,7 @@ impl Bench {
             print_json(&json!({
                 "device": device.name(),
                 "timesteps": self.run.timesteps.unwrap_or(checkpoint.config.timesteps),
+                "weights": self.run.weights.name(),
                 "train": self.train,
                 "parameters": checkpoint.config.trainable_parameters(),
                 "ceilings": ceilings,
@@ -169,8 +174,9 @@ impl Bench {
     fn heading(&self, config: &Config, device: &Device, ceilings: Option<&Ceilings>) -> String {
         let what = if self.train { "training" } else { "inference" };
         let mut text = format!(
-            "{what}, {} parameters, {} × {} pixels, T {}, on {}\n",
+            "{what}, {} parameters in {}, {} × {} pixels, T {}, on {}\n",
             grouped(config.trainable_parameters()),
+            self.run.weights.name(),
             config.img_size,
             config.img_size,
             self.run.timesteps.unwrap_or(config.timesteps),
@@ -183,9 +189,9 @@ impl Bench {
         text
     }
 
-    fn inference(&self, checkpoint: &Checkpoint, device: &Device, batch: usize, timed: bool) -> Result<Measured> {
-        let (model, timesteps) = (Arc::new(Model::new(checkpoint)?), self.run.timesteps);
-        let input = images(&checkpoint.config, batch);
+    fn inference(&self, model: &Arc<Model>, device: &Device, batch: usize, timed: bool) -> Result<Measured> {
+        let timesteps = self.run.timesteps;
+        let input = images(model.config(), batch);
         let options = self.run.options();
         let mut session = Session::new(model.clone(), device.clone());
         let prepared = seconds(|| Ok(pollster::block_on(session.prepare(batch, timesteps, options))?))?.0;
@@ -209,7 +215,7 @@ impl Bench {
             measured.breakdown = Some(Breakdown { images: part, ops, rates });
         }
         if matches!(device, Device::Gpu(_)) {
-            let expected = Session::new(model, Device::Cpu).run_blocking(&input, timesteps, options)?;
+            let expected = Session::new(model.clone(), Device::Cpu).run_blocking(&input, timesteps, options)?;
             measured.agreement = Some(Agreement::of(&output.logits, &expected.logits));
         }
         Ok(measured)

@@ -18,7 +18,6 @@ use crate::cli::grad::read_labels;
 use crate::cli::{RunArgs, message, print};
 use crate::error::clip;
 use crate::layers::Options;
-use crate::model::Model;
 use crate::session::{Device, Input, Session};
 
 /// Serves until standard input ends.
@@ -108,7 +107,7 @@ struct Inference {
 impl Inference {
     fn new(checkpoint: Checkpoint, input: &Path, device: Device, run: &RunArgs) -> Result<Self> {
         let input = read_input(input, &checkpoint.config)?;
-        let session = Session::new(Arc::new(Model::new(&checkpoint)?), device);
+        let session = Session::new(Arc::new(run.weights.model(&checkpoint)?), device);
         Ok(Inference { session, input, timesteps: run.timesteps, options: run.options(), logits: None })
     }
 
