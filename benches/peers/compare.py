@@ -122,10 +122,14 @@ def prepare(case, args, folder):
     return model, batch, sum(found.values()) / len(found)
 
 
-def run(command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+def run(command, limit=None):
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{' '.join(map(str, command[1:3]))}: no end within {limit:.0f} s") from None
     if done.returncode:
-        raise Failed(f"{' '.join(map(str, command[1:3]))}: {done.stderr.strip().splitlines()[-1]}")
+        why = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
+        raise Failed(f"{' '.join(map(str, command[1:3]))}: {why}")
     return done.stdout
 
 
@@ -141,9 +145,33 @@ def start(case, args, model, batch, folder, failed):
         progress(f"{case.name}: starting {name}")
         try:
             started.append(Contestant(name, command, folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.log", args.limit, **options))
-        except (Failed, OSError) as error:
+        except (Failed, OSError, ValueError, KeyError) as error:
             failed[name] = str(error)
     return started
+
+
+def peaks(case, args, model, batch, folder, failed):
+    """(Peak bytes up to the second run, of two more) of eager SpikingJelly with the allocator as it comes: the settings that make
+    it faster make it larger, too. Where there is no allocator to choose, and where it fails, nothing."""
+    if args.torch_device == "cuda":
+        return None
+    train = ["--train"] if case.train else []
+    flags, _ = peer_commands(args, case.train)["SpikingJelly"]
+    command = [sys.executable, HERE / "peer.py", "--model", model, "--input", batch, "--torch-device", "cpu", *flags, *train]
+    progress(f"{case.name}: memory of SpikingJelly")
+    try:
+        contestant = Contestant("SpikingJelly", command, folder / "SpikingJelly-memory.log", args.limit)
+        try:
+            contestant.run(), contestant.run()
+            first = contestant.peak()
+            contestant.reset_peak()
+            contestant.run(), contestant.run()
+            return first, contestant.peak()
+        finally:
+            contestant.close()
+    except (Failed, OSError) as error:
+        failed["memory of SpikingJelly"] = str(error)
+        return None
 
 
 def check(contestant, logits, reference, tolerance):
@@ -177,23 +205,32 @@ def compare(case, args, folder):
                 failed[contestant.name] = str(error)
                 contestants.remove(contestant)
                 contestant.close()
-        if not contestants:
+        if "SpikingJelly" not in logits:
+            failed["the case"] = "without SpikingJelly there is nothing to compare outputs with"
             return result
-        reference = logits[contestants[0].name]
+        reference = logits["SpikingJelly"]
         # Batch statistics are rounded, so in training, as with a model of one's own, spikes may differ.
         tolerance = None if args.model or case.train else 1e-5
+        measured = peaks(case, args, model, batch, folder, failed)
         seconds, first, warm = race(contestants, args.warmups - 1, args.runs, args.budget, failed,
                                     lambda text: progress(f"{case.name}: {text}"))
+        if measured and "SpikingJelly" in first:
+            first["SpikingJelly"], warm["SpikingJelly"] = measured
         for contestant in contestants:
             name = contestant.name
+            checked = check(contestant, logits[name], reference, tolerance)
+            if not case.train:  # what was timed gave the same logits to the end
+                checked["passed"] &= check(contestant, torch.tensor(contestant.logits()), reference, tolerance)["passed"]
             result["contestants"].append(dict(
                 name=name, ours=contestant.ours, device=contestant.device, seconds=seconds[name], median=median(seconds[name]),
                 idle=contestant.idle, peak_first=first[name], peak_warm=warm[name],
                 device_bytes=contestant.device_memory() if args.torch_device == "cuda" else None,
-                check=check(contestant, logits[name], reference, tolerance)))
+                check=checked))
         result["ratios"] = {ours: {peer: dict(median=median(r), min=min(r), max=max(r)) for peer, r in found.items()}
                             for ours, found in report.ratios(result).items()}
         if args.torch_device == "cuda":
+            for contestant in contestants:  # their memory is the device's, too
+                contestant.close()
             result["kernels"] = kernels(case, args, model)
     except Exception as error:  # one case's failure is reported, and the rest goes on
         failed["the case"] = f"{type(error).__name__}: {error}"
@@ -209,7 +246,7 @@ def kernels(case, args, model):
     found = {}
     for device in args.device:
         try:
-            found[device] = json.loads(run([*command, "--device", device]))
+            found[device] = json.loads(run([*command, "--device", device], args.limit))
         except (Failed, ValueError):
             found[device] = None
     return found
@@ -226,6 +263,8 @@ def machine(args):
     found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     found["versions"] = {name: version(name) for name in ("torch", "spikingjelly", "numpy", "safetensors")}
     found["spikeshade"] = run([args.binary, "--version"]).strip()
+    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    found["spikeshade"] += f" ({commit.stdout.strip()})" if commit.returncode == 0 else ""
     return found
 
 

@@ -6,8 +6,11 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from statistics import median
 
 CLOSED = object()
+# Seconds of a turn at least, and between two turns: threads that wait for more work spin that long.
+TURN, PAUSE = 0.2, 0.05
 
 
 class Failed(Exception):
@@ -61,6 +64,13 @@ class Contestant:
     def run(self):
         return self.ask("run")["seconds"]
 
+    def turn(self):
+        """The median of as many runs as take a fifth of a second, one at least: the first of them wakes threads and caches."""
+        seconds = []
+        while not seconds or sum(seconds) < TURN:
+            seconds.append(self.run())
+        return median(seconds)
+
     def logits(self):
         return self.ask("logits")["logits"]
 
@@ -102,7 +112,8 @@ class Contestant:
 
 
 def race(contestants, warmups, runs, budget, failed, progress):
-    """Times one run of each in turn, `runs` rounds or as many as fit in `budget` seconds, at least three.
+    """Times a turn of each in every round, `runs` rounds or as many as fit in `budget` seconds, at least three; each round
+    begins with the next contestant, so that none always follows the same one.
 
     Who fails is closed and goes from the list `contestants` to `failed`, by name with the reason. Returns (seconds by name, peak
     bytes of everything before the timed runs by name, peak bytes of timed runs by name)."""
@@ -121,6 +132,8 @@ def race(contestants, warmups, runs, budget, failed, progress):
             progress(f"{contestant.name}: warm-up {i + 1} of {warmups}")
             if attempt(contestant, contestant.run) is None:
                 break
+        if contestant not in contestants:
+            continue
         first[contestant.name] = contestant.peak()
         contestant.reset_peak()
     start = time.monotonic()
@@ -128,8 +141,10 @@ def race(contestants, warmups, runs, budget, failed, progress):
         if i >= 3 and time.monotonic() - start > budget:
             break
         progress(f"round {i + 1} of {runs}")
-        for contestant in list(contestants):
-            seconds[contestant.name].append(attempt(contestant, contestant.run))
+        first_of_round = i % max(len(contestants), 1)
+        for contestant in contestants[first_of_round:] + contestants[:first_of_round]:
+            time.sleep(PAUSE)
+            seconds[contestant.name].append(attempt(contestant, contestant.turn))
     for contestant in contestants:
         warm[contestant.name] = contestant.peak()
     return seconds, first, warm
