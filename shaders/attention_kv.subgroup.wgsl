@@ -56,7 +56,7 @@ fn keys(row: u32, i: u32) -> vec4f {
 }
 
 @compute @workgroup_size(8)
-fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3u) {
+fn main(@builtin(subgroup_invocation_id) lane: u32, @builtin(workgroup_id) group: vec3u) {
     let side = (attention.head_dim + 31u) / 32u;
     let i_tile = group.x % side;
     let j_tile = group.x / side;

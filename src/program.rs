@@ -49,17 +49,20 @@ impl Program {
     /// # Errors
     /// As [`Plan::run_timed`]; a device need not have timestamps.
     pub async fn run_timed(&mut self, inputs: &[&[f32]]) -> Result<(Outputs, Vec<OpTime>)> {
-        let mut times = Vec::new();
+        let (mut kernels, mut times) = (Vec::new(), Vec::new());
         let outputs = match self {
             Program::Cpu(executor) => executor.run_timed(inputs, |_, time| times.push(time))?,
             Program::Exact(executor) => executor.run_timed(inputs, |_, time| times.push(time))?,
             Program::Gpu(plan) => {
                 let (outputs, timed) = plan.run_timed(inputs).await?;
+                kernels.extend(timed.iter().map(|t| t.kernel));
                 times.extend(timed.iter().map(|t| t.time));
                 outputs
             }
         };
-        Ok((outputs, op_times(self.recording(), times)))
+        let mut all = op_times(self.recording(), times);
+        all.iter_mut().zip(kernels).for_each(|(op, kernel)| op.kernel = kernel);
+        Ok((outputs, all))
     }
 
     /// The recording it runs.

@@ -79,6 +79,14 @@ impl Device {
         }
     }
 
+    /// What the last bits of its results may depend on: on a GPU its name, driver and choice of variants.
+    pub fn identity(&self) -> &str {
+        match self {
+            Device::Cpu => self.name(),
+            Device::Gpu(context) => context.identity(),
+        }
+    }
+
     /// What recordings for it are kept within.
     pub fn limits(&self) -> Limits {
         match self {

@@ -19,7 +19,8 @@ use spikeshade::recording::Access;
 fn parse(stem: &str, source: &str) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{stem}: {}", e.emit_to_string(source)));
-    let capabilities = if stem.contains('.') { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let has_subgroups = [".table", ".subgroup", ".words"].iter().any(|variant| stem.ends_with(variant));
+    let capabilities = if has_subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
     let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     (module, info.unwrap_or_else(|e| panic!("{stem}: {}", e.emit_to_string(source))))
 }

@@ -172,7 +172,7 @@ fn fire_block(block: u32, is_ternary: bool) {
 }
 
 @compute @workgroup_size(8)
-fn real(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+fn real(@builtin(subgroup_invocation_id) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     if !begin(lane, group, groups) {
         return;
     }
@@ -189,7 +189,7 @@ fn real(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group
 }
 
 @compute @workgroup_size(8)
-fn residual_real(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+fn residual_real(@builtin(subgroup_invocation_id) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     if !begin(lane, group, groups) {
         return;
     }
@@ -206,7 +206,7 @@ fn residual_real(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
 }
 
 @compute @workgroup_size(8)
-fn spikes(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+fn spikes(@builtin(subgroup_invocation_id) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     if !begin(lane, group, groups) {
         return;
     }
@@ -216,7 +216,7 @@ fn spikes(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) gro
 }
 
 @compute @workgroup_size(8)
-fn ternary(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+fn ternary(@builtin(subgroup_invocation_id) lane: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     if !begin(lane, group, groups) {
         return;
     }

@@ -40,7 +40,9 @@ impl PipelineCache {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
-        let file = folder.join(wgpu::util::pipeline_cache_key(adapter)? + ".pipelines");
+        // Two drivers of one adapter would discard each other's.
+        let driver = hash(format!("{} {}", adapter.driver, adapter.driver_info).as_bytes());
+        let file = folder.join(format!("{}-{driver:016x}.pipelines", wgpu::util::pipeline_cache_key(adapter)?));
         let data = read(&file);
         let (raw, kept) = match data.as_deref().and_then(|data| create(device, Some(data))) {
             Some(raw) => (raw, data),
@@ -73,7 +75,7 @@ fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCa
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("pipelines"), data, fallback: true };
     // SAFETY: the data came out of `get_data`: `write` writes nothing else, `read` checks that all of it is there and
-    // unchanged, and the folder is the user's own. wgpu checks that it is of this adapter and driver.
+    // unchanged, and that only this user can write file and folder. wgpu checks that it is of this adapter and driver.
     let cache = unsafe { device.create_pipeline_cache(&descriptor) };
     pollster::block_on(scope.pop()).is_none().then_some(cache)
 }
@@ -87,13 +89,26 @@ fn hash(data: &[u8]) -> u64 {
 
 /// What [`write`] wrote; `None` if it is not there, or not whole.
 fn read(file: &Path) -> Option<Vec<u8>> {
-    let about = std::fs::metadata(file).ok()?;
-    if !about.is_file() || about.len() > MOST_BYTES {
+    let about = std::fs::symlink_metadata(file).ok()?;
+    if !about.is_file() || about.len() > MOST_BYTES || !is_own(&about) || !is_own(&file.parent()?.metadata().ok()?) {
         return None;
     }
     let bytes = std::fs::read(file).ok()?;
     let (header, data) = bytes.split_at_checked(HEADER)?;
     (header == self::header(data)).then(|| data.to_vec())
+}
+
+/// Whether nobody else can have written it: what is read goes to the driver.
+#[cfg(unix)]
+fn is_own(about: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0
+}
+
+/// Whether nobody else can have written it: elsewhere the user's cache folder is the user's own.
+#[cfg(not(unix))]
+fn is_own(_: &std::fs::Metadata) -> bool {
+    true
 }
 
 fn header(data: &[u8]) -> [u8; HEADER] {
@@ -120,6 +135,9 @@ fn write(file: &Path, data: &[u8]) -> crate::Result<()> {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(folder).map_err(io)?;
+    }
+    if std::fs::symlink_metadata(file).is_ok_and(|about| !about.is_file()) {
+        return Err(io(std::io::Error::other("it is no regular file")));
     }
     crate::files::write_aside(file, &[&header(data), data].concat())
 }

@@ -16,6 +16,7 @@ pub struct Context {
     pub(super) queue: wgpu::Queue,
     limits: Limits,
     name: String,
+    identity: String,
     timestamps: bool,
     capabilities: Capabilities,
     tiles_pay: Option<OnceLock<bool>>,
@@ -45,6 +46,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn identity(info: &wgpu::AdapterInfo, variants: Variants) -> String {
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    match variants {
+        Variants::Auto => format!("{}, {}", info.name, driver.trim()),
+        _ => format!("{}, {}, {variants:?} variants", info.name, driver.trim()),
+    }
+}
+
 impl Context {
     /// Opens adapter `index` with WebGPU's default limits (or less where the adapter has less), but for the sizes of bindings and
     /// buffers, which are the adapter's own outside a browser: what fits need not be cut.
@@ -65,7 +74,7 @@ impl Context {
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open_within(adapters: &Adapters, index: usize, limits: Limits) -> Result<Arc<Context>> {
-        Self::open_with(adapters, index, limits, Variants::from_env()).await
+        Self::open_with(adapters, index, limits, Variants::from_env()?).await
     }
 
     /// As [`Context::open_within`], with the kernels' `variants` given.
@@ -128,6 +137,7 @@ impl Context {
             device,
             queue,
             limits: granted,
+            identity: identity(&info, variants),
             name,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             capabilities,
@@ -144,6 +154,11 @@ impl Context {
     /// The adapter's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its name, driver and choice of variants: what the last bits of a result may depend on.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// What plans are kept within.

@@ -34,8 +34,8 @@ pub(super) async fn settle(context: &Arc<Context>, recording: &Recording) -> Cap
     if pays { large } else { known }
 }
 
-/// Whether a product in larger tiles takes less time than the portable one: 256 to 256 channels, 1,024 tokens, T = 4, the best of
-/// three runs of each in turn.
+/// Whether a product in larger tiles takes at least a twentieth less time than the portable one: 256 to 256 channels, 4,096 tokens,
+/// T = 4, which is 512 workgroups of the larger tiles; the best of three runs of each in turn.
 ///
 /// # Errors
 /// As [`Plan::new`] and [`Plan::run`].
@@ -56,13 +56,13 @@ pub async fn tiles_are_faster(context: &Arc<Context>) -> Result<bool> {
             *best = start.elapsed().min(*best);
         }
     }
-    Ok(plans[1].1 < plans[0].1)
+    Ok(plans[1].1.as_secs_f64() < 0.95 * plans[0].1.as_secs_f64())
 }
 
 /// The same product several times over, so that it takes longer than to submit it; half the neurons silent.
 fn product() -> Recording {
     const CHANNELS: usize = 256;
-    let shape = Shape { steps: 4, batch: 1, height: 32, width: 32, channels: CHANNELS };
+    let shape = Shape { steps: 4, batch: 1, height: 64, width: 64, channels: CHANNELS };
     let mut r = Recording::default();
     let spikes = vec![0x5555_5555; shape.steps * shape.rows() * CHANNELS / 32];
     let input = r.constant_as(&Arc::new(Constant::packed("spikes", spikes)), Element::Spikes, shape);
@@ -71,7 +71,7 @@ fn product() -> Recording {
     let weights = parameter("weights", pack_weights(&[0.5; CHANNELS * CHANNELS], 0..CHANNELS, CHANNELS, 1));
     let scale_shift = parameter("batch norm", pack_scale_shift(&[1.0; CHANNELS], &[0.0; CHANNELS], 0..CHANNELS));
     let out = r.tensor("y", Element::Real, shape);
-    for _ in 0..16 {
+    for _ in 0..4 {
         let epilogue = Epilogue::Real { out, first_channel: 0, relu: false };
         let layer = "measuring".to_owned();
         r.push(LinearSpike(SpikeProduct { layer, input, weights, scale_shift, channels_out: CHANNELS, epilogue }));

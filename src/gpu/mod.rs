@@ -1,5 +1,7 @@
 //! The device layer: the only code that names wgpu.
 
+use crate::{Error, Result};
+
 pub mod adapter;
 #[cfg(not(target_arch = "wasm32"))]
 mod cache;
@@ -48,13 +50,21 @@ pub enum Variants {
 }
 
 impl Variants {
-    /// [`Variants::Portable`] or [`Variants::Tiled`] where the environment variable `SPIKESHADE_VARIANTS` is `portable` or
-    /// `tiled`, otherwise [`Variants::Auto`].
-    pub fn from_env() -> Self {
-        match std::env::var("SPIKESHADE_VARIANTS") {
-            Ok(choice) if choice.eq_ignore_ascii_case("portable") => Variants::Portable,
-            Ok(choice) if choice.eq_ignore_ascii_case("tiled") => Variants::Tiled,
-            _ => Variants::Auto,
+    /// What the environment variable `SPIKESHADE_VARIANTS` asks for: `auto`, `portable` or `tiled`; unset or empty,
+    /// [`Variants::Auto`].
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] for anything else.
+    pub fn from_env() -> Result<Self> {
+        let choice = std::env::var("SPIKESHADE_VARIANTS").unwrap_or_default();
+        match choice.to_lowercase().as_str() {
+            "" | "auto" => Ok(Variants::Auto),
+            "portable" => Ok(Variants::Portable),
+            "tiled" => Ok(Variants::Tiled),
+            _ => Err(Error::Gpu(format!(
+                "SPIKESHADE_VARIANTS is `{}`; it takes auto, portable or tiled",
+                crate::error::clip(&choice)
+            ))),
         }
     }
 }

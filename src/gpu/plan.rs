@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::context::{Buffer, Context, lock};
 use super::memory::MemoryPlan;
 use super::{Capabilities, measure};
+use crate::kernels::Dispatch;
 use crate::outputs::{Outputs, Raw};
 use crate::recording::{Constant, Recording, TensorId};
 use crate::tensor::Element;
@@ -30,6 +31,8 @@ pub struct Plan {
 }
 
 struct Step {
+    /// The stem of the kernel or variant.
+    kernel: &'static str,
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     grid: [u32; 3],
@@ -38,7 +41,7 @@ struct Step {
 /// How long one dispatch took on the device.
 #[derive(Clone, Debug)]
 pub struct DispatchTime {
-    /// The kernel's stem.
+    /// The stem of the kernel, or of the variant that ran.
     pub kernel: &'static str,
     /// The layer.
     pub layer: String,
@@ -64,10 +67,13 @@ impl Plan {
     ) -> Result<Plan> {
         let limits = context.limits();
         let memory = MemoryPlan::new(&recording, limits)?;
-        let dispatches: Vec<_> =
+        let dispatches: Vec<(&str, Dispatch)> =
             recording.ops().map(|op| (op.layer(), op.dispatch_on(&recording, capabilities))).collect();
-        // The memory plan has checked that every grid folds.
-        let grids: Vec<[u32; 3]> = dispatches.iter().filter_map(|(_, d)| d.groups.fold(limits.groups)).collect();
+        let folded = |(layer, d): &(&str, Dispatch)| {
+            let too_many = || Error::Gpu(format!("{layer}: {} needs more workgroups than a grid has", d.kernel.stem));
+            d.groups.fold(limits.groups).ok_or_else(too_many)
+        };
+        let grids = dispatches.iter().map(folded).collect::<Result<Vec<[u32; 3]>>>()?;
         let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let allocate = || {
             let buffers: Vec<Buffer> = memory
@@ -140,7 +146,7 @@ impl Plan {
                         layout: &pipeline.get_bind_group_layout(0),
                         entries: &entries,
                     });
-                    Step { pipeline, bind_group, grid }
+                    Step { kernel: d.kernel.stem, pipeline, bind_group, grid }
                 })
                 .collect::<Vec<Step>>()
         });
@@ -400,9 +406,10 @@ impl Plan {
         let times = self
             .recording
             .ops()
+            .zip(&self.steps)
             .zip(times)
-            .map(|(op, ns)| DispatchTime {
-                kernel: op.kernel().stem,
+            .map(|((op, step), ns)| DispatchTime {
+                kernel: step.kernel,
                 layer: op.layer().to_owned(),
                 time: Duration::from_nanos(ns as u64),
             })

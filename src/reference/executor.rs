@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{HostMemory, HostTensors, Real, no_memory, parallel};
 use crate::Result;
 use crate::outputs::{Outputs, Raw};
-use crate::recording::{Recording, TensorId};
+use crate::recording::{Recording, Role, TensorId};
 use crate::tensor::Element;
 
 /// A recording on the reference executor, in f32 as on a device or in f64 to judge both.
@@ -119,8 +119,16 @@ impl<F: Real> Executor<F> {
 pub(crate) fn scratch(recording: &Recording) -> u64 {
     const EACH_ROW: u64 = 64;
     const THREADS: u64 = 16 << 20;
-    let rows = recording.tensors().map(|(_, t, _)| (t.shape.steps * t.shape.rows()) as u64).max().unwrap_or(0);
-    rows * EACH_ROW + THREADS
+    /// Of each word of spikes, in the gradient of a convolution's weights: what is seen through each of nine taps.
+    const EACH_WORD: u64 = 36;
+    let of_tensor = recording.tensors().map(|(_, t, _)| {
+        let words = if t.element == Element::Real { 0 } else { EACH_WORD * t.row() as u64 };
+        (t.shape.steps * t.shape.rows()) as u64 * (EACH_ROW + words)
+    });
+    // A parameter's part of a shard is copied out, and so is its gradient's.
+    let parts = recording.tensors().filter(|(_, _, role)| matches!(role, Role::Part { .. }));
+    let part = parts.map(|(_, t, _)| t.bytes()).max().unwrap_or(0);
+    of_tensor.max().unwrap_or(0) + 4 * part + THREADS * parallel::threads() as u64
 }
 
 fn read<F: Real>(recording: &Recording, memory: &mut HostMemory<F>, id: TensorId) -> Raw {

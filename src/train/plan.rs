@@ -542,16 +542,17 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     let scalars = r.input("step", flat(Step::FIELDS.len()));
     let of = |name: &str, _: &[usize]| tensor(checkpoint, name);
     let mut values = pack_shards(&slots, &running, lens.len(), &of)?;
-    let mut state = |name: String, data: Vec<f32>| r.state(&Constant { name, data: data.into() }.into());
+    let mut state = |name: String, data: Aligned<f32>| r.state(&Constant { name, data }.into());
     let running_values = values.pop().unwrap_or_default();
-    let running_ema = settings.ema.then(|| state("average of running statistics".to_owned(), running_values.clone()));
-    let running_id = state("running statistics".to_owned(), running_values);
+    let running_ema =
+        settings.ema.then(|| state("average of running statistics".to_owned(), running_values.clone().into()));
+    let running_id = state("running statistics".to_owned(), running_values.into());
     let mut shards = Vec::new();
     for (i, data) in values.into_iter().enumerate() {
         let moments = settings.optimizer.moments();
-        let moments = moments.iter().map(|m| state(format!("{m} {i}"), vec![0.0; lens[i]])).collect();
-        let ema = settings.ema.then(|| state(format!("average of parameters {i}"), data.clone()));
-        shards.push(Shard { parameters: state(format!("parameters {i}"), data), moments, ema });
+        let moments = moments.iter().map(|m| state(format!("{m} {i}"), Aligned::zeros(lens[i]))).collect();
+        let ema = settings.ema.then(|| state(format!("average of parameters {i}"), data.clone().into()));
+        shards.push(Shard { parameters: state(format!("parameters {i}"), data.into()), moments, ema });
     }
     // States, as what lies between their parts must stay zero.
     let zeros = |r: &mut Recording, what: &str| -> Vec<TensorId> {

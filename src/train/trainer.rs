@@ -211,8 +211,9 @@ impl Trainer {
             }
         }
         let metrics = if state.is_some() { folder.metrics()? } else { Vec::new() };
-        let resumed = (state.is_some() && progress.device != device.name()).then(|| progress.device.clone());
-        let progress = Progress { device: device.name().to_owned(), images, data, order: options.order, ..progress };
+        let resumed = (state.is_some() && progress.device != device.identity()).then(|| progress.device.clone());
+        let progress =
+            Progress { device: device.identity().to_owned(), images, data, order: options.order, ..progress };
         Ok(Trainer { plan, loader, test, device, folder, recipe, options, progress, metrics, steps, resumed })
     }
 

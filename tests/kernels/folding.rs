@@ -1,6 +1,7 @@
 //! Grids folded into a tight limit of workgroups a dimension, with workgroups left over: 7 or 8 of them in 3 × 3.
 
 use spikeshade::gpu::{Limits, Plan};
+use spikeshade::kernels::Groups;
 use spikeshade::kernels::accumulate::AccumulateOp;
 use spikeshade::kernels::adamw::AdamWOp;
 use spikeshade::kernels::conv3x3_real::{self, Conv3x3RealOp};
@@ -150,6 +151,50 @@ fn folded_grids_leave_nothing_out() {
     for context in crate::common::contexts(Limits { groups: 3, ..Limits::default() }) {
         let outputs = pollster::block_on(async { Plan::new(&context, record()).await?.run(&[]).await });
         all.push((context.name().to_owned(), outputs.unwrap()));
+    }
+    all_same(&all);
+}
+
+/// Products and neurons whose variants' grids, 7 workgroups in 4 × 2 or 14 in 4 × 4, leave workgroups over.
+fn record_variants() -> Recording {
+    let (mut r, mut data) = (Recording::default(), Data::new(4, Kind::Dyadic));
+    // 224 tokens: 32 a workgroup of the variants, 16 of the portable kernel.
+    let grid = Shape { steps: 4, batch: 14, height: 4, width: 4, channels: 40 };
+    for fire in [true, false] {
+        let op = product(&mut r, &mut data, 1, grid, 70, fire);
+        r.push(LinearSpike(op));
+        let op = product(&mut r, &mut data, 9, grid, 70, fire);
+        r.push(Conv3x3Spike(op));
+    }
+    // 448 words, 64 a workgroup of the variant.
+    let shape = Shape { steps: 5, channels: 50, ..grid };
+    let x = data.reals(shape.steps * shape.rows() * 50, -8..=16, 0.25);
+    let input = real(&mut r, &x, shape);
+    for (name, element) in [("spikes", Element::Spikes), ("ternary", Element::Ternary)] {
+        let out = output(&mut r, name, element, shape);
+        r.push(LifOp { layer: "folded".to_owned(), input, out, h: None, neuron: NEURON, first_channel: 0 });
+    }
+    r
+}
+
+#[test]
+fn folded_grids_of_variants_leave_nothing_out() {
+    const GROUPS: u32 = 4;
+    let recording = record_variants();
+    let contexts = crate::common::contexts_of_all_variants(Limits { groups: GROUPS, ..Limits::default() });
+    for context in &contexts {
+        for op in recording.ops() {
+            let dispatch = op.dispatch_on(&recording, context.capabilities());
+            let Groups::Line { n, .. } = dispatch.groups else { continue };
+            let [x, y, _] = dispatch.groups.fold(GROUPS).unwrap();
+            let stem = dispatch.kernel.stem;
+            assert!(y > 1 && u64::from(x * y) > n, "{stem} in {x} × {y}");
+        }
+    }
+    let mut all = vec![("f32 twin".to_owned(), Executor::new(recording).unwrap().run(&[]).unwrap())];
+    for context in contexts {
+        let outputs = pollster::block_on(async { Plan::new(&context, record_variants()).await?.run(&[]).await });
+        all.push((context.identity().to_owned(), outputs.unwrap()));
     }
     all_same(&all);
 }
