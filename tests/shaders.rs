@@ -257,8 +257,10 @@ const ADDITION_ONLY: &[&str] = &[
     "attention_q_kv",
     "attention_qk_v",
     "conv3x3_spike",
+    "conv3x3_spike_f16",
     "conv3x3_spike_int8",
     "linear_spike",
+    "linear_spike_f16",
     "linear_spike_int8",
 ];
 
@@ -301,6 +303,7 @@ fn is_selection(fun: MathFunction) -> bool {
             | M::Floor
             | M::Round
             | M::Trunc
+            | M::Unpack2x16float
     )
 }
 
@@ -475,6 +478,10 @@ fn the_check_for_additions_bites() {
         ("let bits = chunk_bits(chunk);", "let bits = chunk_bits(chunk); s1 += vec4f(dot(s1, s2));"),
         ("return array<vec4f, 8>(s0,", "return array<vec4f, 8>(s0 * 0.125,"),
     ];
+    let f16_weights = [
+        ("return vec4f(unpack2x16float(w.x),", "return 0.5 * vec4f(unpack2x16float(w.x),"),
+        ("unpack2x16float(w.y))", "unpack2x16float(w.y) * unpack2x16float(w.x))"),
+    ];
     let int8_product = [
         ("h0 += masked(w, r0, k);", "h0 += masked(w, r0, k) * vec2u(3u);"),
         ("h7 += masked(w, r7, k);", "h7 += masked(w, r7, k) * ((r7 >> k) & 1u);"),
@@ -523,7 +530,7 @@ fn the_check_for_additions_bites() {
         ("let h = charge(", "let h = 2.0 * charge("),
     ];
     let subgroup_kv = [("sums[8u + j] += signed_term(", "sums[8u + j] += 2.0 * signed_term("), signed];
-    let cases: [(&str, Vec<(&str, &str)>); 12] = [
+    let cases: [(&str, Vec<(&str, &str)>); 14] = [
         ("linear_spike", [&spike_product[..], &epilogue].concat()),
         ("conv3x3_spike", [&spike_product[..], &epilogue].concat()),
         ("linear_spike.table", spike_table.to_vec()),
@@ -531,6 +538,8 @@ fn the_check_for_additions_bites() {
         ("linear_spike.tiled", spike_tile.to_vec()),
         ("conv3x3_spike.tiled", spike_tile.to_vec()),
         ("attention_kv.subgroup", subgroup_kv.to_vec()),
+        ("linear_spike_f16", [&spike_product[..], &epilogue, &f16_weights].concat()),
+        ("conv3x3_spike_f16", [&spike_product[..], &epilogue, &f16_weights].concat()),
         ("linear_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("conv3x3_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("attention_q_kv", spike_product.to_vec()),
