@@ -2,9 +2,9 @@
 // spikes, zeros outside the grid (pad 1, stride 1); then an epilogue.
 //
 // Grid: x, y row tiles (folded), z tiles of 32 output channels. Thread mapping and order of addition:
-// lib/spike_product.wgsl; rows of inputs: lib/conv3x3_rows.wgsl; batch norm, LIF over T, packing and residual:
-// lib/product_epilogue.wgsl.
-// Uses: conv3x3_rows, spike_product, product_epilogue, product_parameters, neuron.
+// lib/spike_product.wgsl; rows of inputs: lib/conv3x3_rows.wgsl; weights: lib/halves.wgsl; batch norm, LIF over T, packing and
+// residual: lib/product_epilogue.wgsl.
+// Uses: conv3x3_rows, spike_product, halves, product_epilogue, product_parameters, neuron.
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B][H][W][words_in]
 @group(0) @binding(1) var<storage, read> weights: array<vec2u>;         // [O/32][9 taps][words_in][32 i][32 o] halves, zero padded
@@ -15,6 +15,5 @@
 @group(0) @binding(6) var<uniform> product: Product;
 
 fn chunk_weight(chunk: u32, i: u32) -> vec4f {
-    let w = weights[(this_o_tile * 9u * product.words_in + chunk) * 256u + i];
-    return vec4f(unpack2x16float(w.x), unpack2x16float(w.y));
+    return halves(weights[(this_o_tile * 9u * product.words_in + chunk) * 256u + i]);
 }

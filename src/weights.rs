@@ -60,15 +60,13 @@ impl Loss {
 /// Weights rounded to f16.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Halves {
-    /// `[O][K]`, finite, each 0 or normal.
+    /// `[O][K]`, finite.
     pub weights: Vec<f16>,
     /// The root mean square of what is lost of `w · bn_scale`, by its own.
     pub relative_error: f64,
 }
 
 /// Rounds `weights` `[O][K]` to the nearest f16, ties to even; batch norm's `bn_scale` `[O]` is not folded in, it weighs the error.
-///
-/// Of f16's numbers below its normal ones only 0 is used, as WGSL leaves to devices whether `unpack2x16float` makes others 0.
 ///
 /// # Errors
 /// The first weight that is beyond f16's largest number, 65504.
@@ -78,7 +76,7 @@ pub fn round_to_f16(weights: &[f32], bn_scale: &[f32]) -> Result<Halves, f32> {
     let mut loss = Loss::default();
     for (channel, &bn_scale) in weights.chunks_exact(k.max(1)).zip(bn_scale) {
         for &w in channel {
-            let half = normal(w);
+            let half = f16::from_f32(w);
             if !half.is_finite() {
                 return Err(w);
             }
@@ -87,18 +85,6 @@ pub fn round_to_f16(weights: &[f32], bn_scale: &[f32]) -> Result<Halves, f32> {
         }
     }
     Ok(Halves { weights: rounded, relative_error: loss.relative() })
-}
-
-/// The nearest f16 that is 0 or normal; for what is beyond them, or NaN, one that is not finite.
-fn normal(w: f32) -> f16 {
-    let least = f16::MIN_POSITIVE.to_f32();
-    if w.abs() <= least / 2.0 {
-        f16::ZERO
-    } else if w.abs() < least {
-        f16::MIN_POSITIVE.copysign(f16::from_f32(w))
-    } else {
-        f16::from_f32(w)
-    }
 }
 
 /// Weights as 8-bit integers with the batch norm's scale folded in: `q[o, k] · scale[o] ≈ w[o, k] · bn_scale[o]`.
@@ -164,8 +150,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_are_the_nearest_normal_ones() {
-        let least = f16::MIN_POSITIVE.to_f32();
+    fn halves_are_the_nearest_ones() {
+        let least = f16::MIN_POSITIVE_SUBNORMAL.to_f32();
         let cases = [
             (0.0, 0.0),
             (1.0, 1.0),
@@ -176,7 +162,7 @@ mod tests {
             (65_504.0, 65_504.0),
             (-65_519.0, -65_504.0),
             (least, least),
-            (-0.999_99 * least, -least),
+            (-1.49 * least, -least),
             (0.51 * least, least),
             (-0.51 * least, -least),
             (0.5 * least, 0.0),

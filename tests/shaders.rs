@@ -303,7 +303,6 @@ fn is_selection(fun: MathFunction) -> bool {
             | M::Floor
             | M::Round
             | M::Trunc
-            | M::Unpack2x16float
     )
 }
 
@@ -478,9 +477,10 @@ fn the_check_for_additions_bites() {
         ("let bits = chunk_bits(chunk);", "let bits = chunk_bits(chunk); s1 += vec4f(dot(s1, s2));"),
         ("return array<vec4f, 8>(s0,", "return array<vec4f, 8>(s0 * 0.125,"),
     ];
-    let f16_weights = [
-        ("return vec4f(unpack2x16float(w.x),", "return 0.5 * vec4f(unpack2x16float(w.x),"),
-        ("unpack2x16float(w.y))", "unpack2x16float(w.y) * unpack2x16float(w.x))"),
+    let halves = [
+        ("return halves(weights[", "return 0.5 * halves(weights["),
+        ("- vec4f(0x1p-14f);", "* vec4f(0.5);"),
+        ("(magnitude << vec4u(13u))", "(magnitude * vec4u(8192u))"),
     ];
     let int8_product = [
         ("h0 += masked(w, r0, k);", "h0 += masked(w, r0, k) * vec2u(3u);"),
@@ -538,8 +538,8 @@ fn the_check_for_additions_bites() {
         ("linear_spike.tiled", spike_tile.to_vec()),
         ("conv3x3_spike.tiled", spike_tile.to_vec()),
         ("attention_kv.subgroup", subgroup_kv.to_vec()),
-        ("linear_spike_f16", [&spike_product[..], &epilogue, &f16_weights].concat()),
-        ("conv3x3_spike_f16", [&spike_product[..], &epilogue, &f16_weights].concat()),
+        ("linear_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),
+        ("conv3x3_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),
         ("linear_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("conv3x3_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("attention_q_kv", spike_product.to_vec()),

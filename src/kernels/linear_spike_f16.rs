@@ -12,6 +12,7 @@ pub static KERNEL: Kernel = Kernel {
         include_str!("../../shaders/linear_spike_f16.wgsl"),
         include_str!("../../shaders/lib/linear_rows.wgsl"),
         include_str!("../../shaders/lib/spike_product.wgsl"),
+        include_str!("../../shaders/lib/halves.wgsl"),
         include_str!("../../shaders/lib/product_epilogue.wgsl"),
         include_str!("../../shaders/lib/product_parameters.wgsl"),
         include_str!("../../shaders/lib/neuron.wgsl"),
