@@ -1,5 +1,5 @@
 // Four f16 as f32, by their bits: value = (-1)^sign * 2^(exponent - 15) * (1 + fraction / 1024), below 2^-14 fraction * 2^-24.
-// Exact for all that are finite. unpack2x16float is not used: a device may make those below 2^-14 zeros, and llvmpipe may lack it.
+// Exact for all that are finite. unpack2x16float would do, but is an optional capability of naga's, which llvmpipe can lack.
 
 // w: halves 0, 1 in x and 2, 3 in y, the first of each in the lower half.
 fn halves(w: vec2u) -> vec4f {
