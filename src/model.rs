@@ -87,7 +87,7 @@ impl Parameters<'_> {
     fn conv_bn(&self, conv: &str, bn: &str, inputs: usize, taps: usize) -> Result<ConvBn> {
         let (scale, shift) = self.folded(conv, bn)?;
         let weights = self.get(&format!("{conv}.weight"))?;
-        Ok(ConvBn::new(conv, weights, inputs, taps, (&scale, &shift), self.1))
+        ConvBn::new(conv, weights, inputs, taps, (&scale, &shift), self.1)
     }
 }
 
@@ -105,7 +105,7 @@ impl Model {
     /// real activations) and the head are f32 either way.
     ///
     /// # Errors
-    /// As [`Model::new`].
+    /// As [`Model::new`]; [`Error::Checkpoint`] too where f16 is to hold a weight beyond ±65504, naming its layer.
     pub fn with_weights(checkpoint: &Checkpoint, weights: Weights) -> Result<Model> {
         let config = checkpoint.config.clone();
         config.validate()?;

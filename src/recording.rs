@@ -17,12 +17,12 @@ pub struct TensorId(pub(crate) usize);
 pub struct Constant {
     /// The layer and role.
     pub name: String,
-    /// The values; of packed spikes and int8 weights, the words' bits (see [`Constant::packed`]).
+    /// The values; of packed spikes and of f16 and int8 weights, the words' bits (see [`Constant::packed`]).
     pub data: Aligned<f32>,
 }
 
 impl Constant {
-    /// Packed spikes or int8 weights that are the same in every run; the words' bits are kept as they are.
+    /// Packed spikes, or f16 or int8 weights, that are the same in every run; the words' bits are kept as they are.
     pub fn packed(name: impl Into<String>, words: Vec<u32>) -> Self {
         Constant { name: name.into(), data: bytemuck::cast_slice(&words).into() }
     }

@@ -9,6 +9,8 @@ pub enum Element {
     Spikes,
     /// Ternary spikes: a row of plus words, then a row of minus words.
     Ternary,
+    /// F16 weights, two to a u32, the first in its lower half.
+    F16,
     /// Int8 weights, four to a u32, the first in its lowest byte.
     Int8,
 }
@@ -81,6 +83,7 @@ impl Tensor {
     pub fn row(&self) -> usize {
         match self.element {
             Element::Real => 4 * vectors(self.shape.channels),
+            Element::F16 => self.shape.channels.div_ceil(2),
             Element::Int8 => vectors(self.shape.channels),
             Element::Spikes => words(self.shape.channels),
             Element::Ternary => 2 * words(self.shape.channels),

@@ -1,4 +1,8 @@
-//! What the weights of spike products are stored as: f32, or int8 with one scale an output channel.
+//! What the weights of spike products are stored as: f32, f16, or int8 with one scale an output channel.
+
+use half::f16;
+
+use crate::tensor::Element;
 
 /// A choice of what they are stored as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -6,8 +10,81 @@ pub enum Weights {
     /// f32, as trained.
     #[default]
     F32,
+    /// Rounded to f16 (see [`round_to_f16`]), summed in f32; inference only.
+    F16,
     /// Symmetric int8 with one scale an output channel (see [`quantise`]), summed exactly in integers; inference only.
     Int8,
+}
+
+impl Weights {
+    /// The element type of a tensor of them.
+    pub fn element(self) -> Element {
+        match self {
+            Weights::F32 => Element::Real,
+            Weights::F16 => Element::F16,
+            Weights::Int8 => Element::Int8,
+        }
+    }
+
+    /// How many of them a u32 holds.
+    pub fn in_a_word(self) -> usize {
+        match self {
+            Weights::F32 => 1,
+            Weights::F16 => 2,
+            Weights::Int8 => 4,
+        }
+    }
+}
+
+/// What is lost of all weights together.
+#[derive(Default)]
+struct Loss {
+    /// The sum of the squares of what is lost.
+    lost: f64,
+    /// The sum of the weights' own squares.
+    all: f64,
+}
+
+impl Loss {
+    fn add(&mut self, exact: f64, stored: f64) {
+        self.lost += (exact - stored).powi(2);
+        self.all += exact.powi(2);
+    }
+
+    /// The root mean square of what is lost, by the weights' own.
+    fn relative(&self) -> f64 {
+        if self.all > 0.0 { (self.lost / self.all).sqrt() } else { 0.0 }
+    }
+}
+
+/// Weights rounded to f16.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Halves {
+    /// `[O][K]`, finite.
+    pub weights: Vec<f16>,
+    /// The root mean square of what is lost of `w · bn_scale`, by its own.
+    pub relative_error: f64,
+}
+
+/// Rounds `weights` `[O][K]` to the nearest f16, ties to even; batch norm's `bn_scale` `[O]` is not folded in, it weighs the error.
+///
+/// # Errors
+/// The first weight that is beyond f16's largest number, 65504.
+pub fn round_to_f16(weights: &[f32], bn_scale: &[f32]) -> Result<Halves, f32> {
+    let k = weights.len() / bn_scale.len().max(1);
+    let mut rounded = Vec::with_capacity(weights.len());
+    let mut loss = Loss::default();
+    for (channel, &bn_scale) in weights.chunks_exact(k.max(1)).zip(bn_scale) {
+        for &w in channel {
+            let half = f16::from_f32(w);
+            if !half.is_finite() {
+                return Err(w);
+            }
+            rounded.push(half);
+            loss.add(f64::from(w) * f64::from(bn_scale), f64::from(half) * f64::from(bn_scale));
+        }
+    }
+    Ok(Halves { weights: rounded, relative_error: loss.relative() })
 }
 
 /// Weights as 8-bit integers with the batch norm's scale folded in: `q[o, k] · scale[o] ≈ w[o, k] · bn_scale[o]`.
@@ -30,20 +107,18 @@ pub fn quantise(weights: &[f32], bn_scale: &[f32]) -> Quantised {
     let k = weights.len() / bn_scale.len().max(1);
     let mut q = Vec::with_capacity(weights.len());
     let mut scales = Vec::with_capacity(bn_scale.len());
-    let (mut lost, mut all) = (0.0, 0.0);
+    let mut loss = Loss::default();
     for (channel, &bn_scale) in weights.chunks_exact(k.max(1)).zip(bn_scale) {
         let folded = |&w: &f32| f64::from(w) * f64::from(bn_scale);
         let scale = scale(channel.iter().map(folded));
         for w in channel.iter().map(folded) {
             let rounded = if scale > 0.0 { (w / scale).round().clamp(-127.0, 127.0) } else { 0.0 };
             q.push(rounded as i8);
-            lost += (w - rounded * scale).powi(2);
-            all += w.powi(2);
+            loss.add(w, rounded * scale);
         }
         scales.push(scale as f32);
     }
-    let relative_error = if all > 0.0 { (lost / all).sqrt() } else { 0.0 };
-    Quantised { q, scale: scales, relative_error }
+    Quantised { q, scale: scales, relative_error: loss.relative() }
 }
 
 /// One channel's scale; 0 where f32 has no normal number for it.
@@ -73,6 +148,47 @@ fn round_up(x: f64, digits: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_are_the_nearest_ones() {
+        let least = f16::MIN_POSITIVE_SUBNORMAL.to_f32();
+        let cases = [
+            (0.0, 0.0),
+            (1.0, 1.0),
+            // Halfway between two, to the even one.
+            (1.0 + 1.0 / 2048.0, 1.0),
+            (-1.0 - 3.0 / 2048.0, -1.0 - 2.0 / 1024.0),
+            (1.0 + 1.0 / 2048.0 + 1e-6, 1.0 + 1.0 / 1024.0),
+            (65_504.0, 65_504.0),
+            (-65_519.0, -65_504.0),
+            (least, least),
+            (-1.49 * least, -least),
+            (0.51 * least, least),
+            (-0.51 * least, -least),
+            (0.5 * least, 0.0),
+            (-0.49 * least, 0.0),
+            (f32::MIN_POSITIVE, 0.0),
+        ];
+        for (w, expected) in cases {
+            let halves = round_to_f16(&[w], &[1.0]).unwrap();
+            assert_eq!(halves.weights[0].to_f32(), expected, "{w}");
+        }
+        for w in [65_520.0, -7e4, f32::MAX, f32::INFINITY] {
+            assert_eq!(round_to_f16(&[0.5, w, 8e4], &[1.0; 3]), Err(w));
+        }
+        assert!(round_to_f16(&[f32::NAN], &[1.0]).is_err());
+    }
+
+    #[test]
+    fn the_error_of_halves_weighs_batch_norm() {
+        let weights = [1.0, -0.5, 1.0 + 1.0 / 2048.0, 0.0];
+        let of = |bn_scale| round_to_f16(&weights, bn_scale).unwrap().relative_error;
+        assert_eq!(of(&[3.0, 0.0]), 0.0);
+        let lost = 1.0 / 2049.0;
+        assert!((of(&[0.0, -2.0]) - lost).abs() < 1e-9);
+        assert!(of(&[1.0, 1.0]) < lost);
+        assert_eq!(round_to_f16(&[], &[]).unwrap(), Halves { weights: vec![], relative_error: 0.0 });
+    }
 
     #[test]
     fn digits_are_rounded_up() {

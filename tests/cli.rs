@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 #[cfg(target_os = "linux")]
@@ -566,50 +567,60 @@ fn eval_measures_accuracy() {
 
 #[test]
 fn int8_weights_print_what_they_lose() {
+    narrow_weights_print_what_they_lose("int8", 0.001..0.02, 3);
+}
+
+#[test]
+fn f16_weights_print_what_they_lose() {
+    narrow_weights_print_what_they_lose("f16", 1e-5..5e-4, 1);
+}
+
+/// `--weights name` on every command that takes it: each layer's relative error, and more than how many times less memory.
+fn narrow_weights_print_what_they_lose(name: &str, lost: Range<f64>, times: u64) {
     let dir = folder();
     let data = digits(&dir);
     let n = pictures().len();
-    let int8 = ["--weights", "int8", "--device", "cpu"];
+    let narrow = ["--weights", name, "--device", "cpu"];
     let args = ["eval", "--model", MNIST, "--data", str(&data)];
-    let found = json([&args[..], &int8, &["--json"]].concat());
-    assert_eq!((&found["weights"], &found["correct"]), (&"int8".into(), &n.into()), "{found}");
+    let found = json([&args[..], &narrow, &["--json"]].concat());
+    assert_eq!((&found["weights"], &found["correct"]), (&name.into(), &n.into()), "{found}");
     assert_eq!((&found["f32"]["correct"], &found["top1_difference"]), (&n.into(), &0.0.into()), "{found}");
     assert_ne!(found["loss"], found["f32"]["loss"]);
     let errors = found["quantisation_error"].as_object().unwrap();
     assert_eq!(errors.len(), 4 + 2 * 6);
-    assert!(errors.values().all(|e| (0.001..0.02).contains(&e.as_f64().unwrap())), "{errors:?}");
+    assert!(errors.values().all(|e| lost.contains(&e.as_f64().unwrap())), "{errors:?}");
     let f32 = json([&args[..], &["--device", "cpu", "--json"]].concat());
     assert_eq!((&f32["weights"], &f32["loss"]), (&"f32".into(), &found["f32"]["loss"]));
     assert!(f32["f32"].is_null() && f32["quantisation_error"].is_null(), "{f32}");
 
-    let output = run([&args[..], &int8].concat());
+    let output = run([&args[..], &narrow].concat());
     let (out, note) = (text(&output.stdout), text(&output.stderr));
     assert!(out.contains(&format!("\nf32 weights: {n} right, top-1 100.00 %, ")), "{out}");
-    assert!(out.ends_with("\nint8 weights change top-1 by +0.00 percentage points\n"), "{out}");
+    assert!(out.ends_with(&format!("\n{name} weights change top-1 by +0.00 percentage points\n")), "{out}");
     assert!(
-        note.starts_with("note: int8 weights: the largest relative error is ") && note.lines().count() == 1,
+        note.starts_with(&format!("note: {name} weights: the largest relative error is ")) && note.lines().count() == 1,
         "{note}"
     );
-    let output = run([&args[..], &int8, &["-v"]].concat());
+    let output = run([&args[..], &narrow, &["-v"]].concat());
     for layer in errors.keys() {
-        assert!(text(&output.stderr).contains(&format!("int8 weights of {layer}: relative error ")), "{layer}");
+        assert!(text(&output.stderr).contains(&format!("{name} weights of {layer}: relative error ")), "{layer}");
     }
 
     let seven = format!("{IMAGES}/seven.png");
-    let classified = json([&["classify", "--json", &seven], &int8[..]].concat());
-    assert_eq!((&classified["images"][0]["top"][0]["class"], &classified["weights"]), (&7.into(), &"int8".into()));
+    let classified = json([&["classify", "--json", &seven], &narrow[..]].concat());
+    assert_eq!((&classified["images"][0]["top"][0]["class"], &classified["weights"]), (&7.into(), &name.into()));
 
     let whole = json(["inspect", MNIST, "--json"]);
-    let small = json(["inspect", MNIST, "--json", "--weights", "int8"]);
+    let small = json(["inspect", MNIST, "--json", "--weights", name]);
     let parameters = |found: &Value| found["memory"]["parameters"].as_u64().unwrap();
-    assert!(3 * parameters(&small) < parameters(&whole), "{} and {}", parameters(&small), parameters(&whole));
+    assert!(times * parameters(&small) < parameters(&whole), "{} and {}", parameters(&small), parameters(&whole));
     assert_eq!(small["memory"]["tensors"], whole["memory"]["tensors"]);
     assert_eq!(small["quantisation_error"], found["quantisation_error"]);
-    assert!(good(["inspect", MNIST, "--weights", "int8"]).contains("\n  block.1.mlp.fc2_conv "));
+    assert!(good(["inspect", MNIST, "--weights", name]).contains("\n  block.1.mlp.fc2_conv "));
 }
 
 #[test]
-fn forward_takes_int8_weights() {
+fn forward_takes_int8_and_f16_weights() {
     let dir = folder();
     let (model, input, _) = split_fixture(TINY, &dir);
     let out = |weights: &str, device: &str| {
@@ -632,19 +643,35 @@ fn forward_takes_int8_weights() {
         let (a, b) = (file.f32("logits").unwrap(), f32.f32("logits").unwrap());
         assert!(a != b, "{device}");
     }
+    // The fixture's weights are halves already.
+    assert_eq!(out("f16", "cpu").f32("logits").unwrap(), f32.f32("logits").unwrap());
 }
 
 #[test]
-fn training_refuses_int8_weights() {
+fn training_refuses_int8_and_f16_weights() {
     let dir = folder();
     let (model, input, _) = split_fixture(TINY, &dir);
     let out = dir.path().join("out.safetensors");
     let grad = ["grad", "--model", str(&model), "--input", str(&input), "--output", str(&out)];
-    refused([&grad[..], &["--weights", "int8"]].concat(), "--weights int8 is for inference", Some(&out));
     let run = dir.path().join("run");
     let train = ["train", "--preset", "mnist", "--data", str(dir.path()), "--out", str(&run)];
-    refused([&train[..], &["--weights", "int8"]].concat(), "--weights int8 is for inference", Some(&run));
-    refused(["inspect", MNIST, "--training", "--weights", "int8"], "--weights int8 is for inference", None);
+    for name in ["int8", "f16"] {
+        let (narrow, why) = (["--weights", name], &format!("--weights {name} is for inference")[..]);
+        refused([&grad[..], &narrow].concat(), why, Some(&out));
+        refused([&train[..], &narrow].concat(), why, Some(&run));
+        refused([&["inspect", MNIST, "--training"], &narrow[..]].concat(), why, None);
+    }
+}
+
+#[test]
+fn weights_that_f16_cannot_hold_are_refused() {
+    let dir = folder();
+    let mut checkpoint = Checkpoint::load(MNIST, false).unwrap();
+    checkpoint.tensors.get_mut("block.0.attn.q_conv.weight").unwrap().data[3] = 1e5;
+    let path = dir.path().join("large.safetensors");
+    checkpoint.save(&path, Dtype::F32).unwrap();
+    refused(["inspect", str(&path), "--weights", "f16"], "`block.0.attn.q_conv.weight` has a weight of 1e5", None);
+    good(["inspect", str(&path)]);
 }
 
 #[test]

@@ -258,8 +258,10 @@ const ADDITION_ONLY: &[&str] = &[
     "attention_q_kv",
     "attention_qk_v",
     "conv3x3_spike",
+    "conv3x3_spike_f16",
     "conv3x3_spike_int8",
     "linear_spike",
+    "linear_spike_f16",
     "linear_spike_int8",
 ];
 
@@ -476,6 +478,11 @@ fn the_check_for_additions_bites() {
         ("let bits = chunk_bits(chunk);", "let bits = chunk_bits(chunk); s1 += vec4f(dot(s1, s2));"),
         ("return array<vec4f, 8>(s0,", "return array<vec4f, 8>(s0 * 0.125,"),
     ];
+    let halves = [
+        ("return halves(weights[", "return 0.5 * halves(weights["),
+        ("- vec4f(0x1p-14f);", "* vec4f(0.5);"),
+        ("(magnitude << vec4u(13u))", "(magnitude * vec4u(8192u))"),
+    ];
     let int8_product = [
         ("h0 += masked(w, r0, k);", "h0 += masked(w, r0, k) * vec2u(3u);"),
         ("h7 += masked(w, r7, k);", "h7 += masked(w, r7, k) * ((r7 >> k) & 1u);"),
@@ -524,7 +531,7 @@ fn the_check_for_additions_bites() {
         ("let h = charge(", "let h = 2.0 * charge("),
     ];
     let subgroup_kv = [("sums[8u + j] += signed_term(", "sums[8u + j] += 2.0 * signed_term("), signed];
-    let cases: [(&str, Vec<(&str, &str)>); 12] = [
+    let cases: [(&str, Vec<(&str, &str)>); 14] = [
         ("linear_spike", [&spike_product[..], &epilogue].concat()),
         ("conv3x3_spike", [&spike_product[..], &epilogue].concat()),
         ("linear_spike.table", spike_table.to_vec()),
@@ -532,6 +539,8 @@ fn the_check_for_additions_bites() {
         ("linear_spike.tiled", spike_tile.to_vec()),
         ("conv3x3_spike.tiled", spike_tile.to_vec()),
         ("attention_kv.subgroup", subgroup_kv.to_vec()),
+        ("linear_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),
+        ("conv3x3_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),
         ("linear_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("conv3x3_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("attention_q_kv", spike_product.to_vec()),

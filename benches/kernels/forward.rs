@@ -1,16 +1,19 @@
 //! The rows of the forward kernels: one image, T = 4.
 
+use half::f16;
 use spikeshade::kernels::attention::kv_shape;
 use spikeshade::kernels::attention_kv::AttentionKv;
 use spikeshade::kernels::attention_q_kv::AttentionQKv;
 use spikeshade::kernels::attention_qk_v::AttentionQkV;
 use spikeshade::kernels::conv3x3_real::{self, Conv3x3RealOp};
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
+use spikeshade::kernels::conv3x3_spike_f16::Conv3x3SpikeF16;
 use spikeshade::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
 use spikeshade::kernels::copy::CopyOp;
 use spikeshade::kernels::head::HeadOp;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
+use spikeshade::kernels::linear_spike_f16::LinearSpikeF16;
 use spikeshade::kernels::linear_spike_int8::LinearSpikeInt8;
 use spikeshade::kernels::maxpool_real::MaxpoolRealOp;
 use spikeshade::kernels::maxpool_spike::MaxpoolSpikeOp;
@@ -21,6 +24,7 @@ use spikeshade::kernels::spike_count::{PARTIALS, SpikeCountOp};
 use spikeshade::kernels::spike_gap::SpikeGapOp;
 use spikeshade::recording::TensorId;
 use spikeshade::tensor::{Element, Shape};
+use spikeshade::weights::Weights;
 
 use crate::harness::{DIM, Data, HEADS, NEURON, RATE, Row, STEPS, flat, shape};
 
@@ -31,10 +35,15 @@ fn f32s(d: &mut Data, weights: &[f32], outputs: usize, inputs: usize, taps: usiz
     d.parameter(pack_weights(weights, 0..outputs, inputs, taps))
 }
 
+fn f16s(d: &mut Data, weights: &[f32], outputs: usize, inputs: usize, taps: usize) -> TensorId {
+    let weights: Vec<f16> = weights.iter().map(|&w| f16::from_f32(w)).collect();
+    d.packed_weights(Weights::F16, &pack_weights(&weights, 0..outputs, inputs, taps))
+}
+
 /// Four times the weights, which are integers then.
 fn int8s(d: &mut Data, weights: &[f32], outputs: usize, inputs: usize, taps: usize) -> TensorId {
     let weights: Vec<i8> = weights.iter().map(|w| (4.0 * w) as i8).collect();
-    d.int8(&pack_weights(&weights, 0..outputs, inputs, taps))
+    d.packed_weights(Weights::Int8, &pack_weights(&weights, 0..outputs, inputs, taps))
 }
 
 fn product(
@@ -94,6 +103,22 @@ pub fn rows() -> Vec<Row> {
         Row::new("conv3x3_spike", "rpe, 256 to 256, 8x8, residual", |d| {
             let product = product(d, f32s, shape(8, DIM), DIM, 9, RATE, true);
             d.recording.push(Conv3x3Spike(product));
+        }),
+        Row::new("linear_spike_f16", "fc1 256 to 1024, N 64, fire", |d| {
+            let product = product(d, f16s, shape(8, DIM), 4 * DIM, 1, RATE, false);
+            d.recording.push(LinearSpikeF16(product));
+        }),
+        Row::new("linear_spike_f16", "fc2 1024 to 256, N 64, residual", |d| {
+            let product = product(d, f16s, shape(8, 4 * DIM), DIM, 1, RATE, true);
+            d.recording.push(LinearSpikeF16(product));
+        }),
+        Row::new("conv3x3_spike_f16", "stage 1, 32 to 64, 32x32, fire", |d| {
+            let product = product(d, f16s, shape(32, DIM / 8), DIM / 4, 9, RATE, false);
+            d.recording.push(Conv3x3SpikeF16(product));
+        }),
+        Row::new("conv3x3_spike_f16", "rpe, 256 to 256, 8x8, residual", |d| {
+            let product = product(d, f16s, shape(8, DIM), DIM, 9, RATE, true);
+            d.recording.push(Conv3x3SpikeF16(product));
         }),
         Row::new("linear_spike_int8", "control: 256 to 1024, N 64, silent", |d| {
             let product = product(d, int8s, shape(8, DIM), 4 * DIM, 1, 0.0, false);

@@ -9,6 +9,7 @@ use spikeshade::kernels::neuron::Neuron;
 use spikeshade::outputs::{Outputs, Values};
 use spikeshade::recording::{Constant, Recording, TensorId};
 use spikeshade::tensor::{Element, Shape, words};
+use spikeshade::weights::Weights;
 
 pub const RATE: f64 = 0.15;
 pub const STEPS: usize = 4;
@@ -41,14 +42,11 @@ impl Data {
         self.recording.constant(&Arc::new(Constant { name: "parameter".to_owned(), data: data.into() }))
     }
 
-    /// Int8 weights, a whole number of words.
-    pub fn int8(&mut self, packed: &[i8]) -> TensorId {
+    /// Weights stored as `stored`, a whole number of words.
+    pub fn packed_weights<W: bytemuck::Pod>(&mut self, stored: Weights, packed: &[W]) -> TensorId {
         let words = bytemuck::pod_collect_to_vec(packed);
-        self.recording.constant_as(
-            &Arc::new(Constant::packed("int8 weights", words)),
-            Element::Int8,
-            flat(packed.len()),
-        )
+        let constant = Arc::new(Constant::packed("weights", words));
+        self.recording.constant_as(&constant, stored.element(), flat(packed.len()))
     }
 
     /// Real values of a shape whose channels are a multiple of four.

@@ -32,8 +32,8 @@ files, or with a folder of pictures for each class (test/CLASS/*.png, or
 CLASS/*.png), or a .tar, .tar.gz or .tar.xz of the last. Pictures are prepared
 as `classify` does. --limit takes the first N, of class folders from each class
 in turn. Images per second includes decoding, which goes on while the device
-runs. A picture that cannot be read ends the evaluation. --weights int8 runs the
-f32 weights too, and prints the difference.";
+runs. A picture that cannot be read ends the evaluation. --weights f16
+or int8 runs the f32 weights too, and prints the difference.";
 
 /// Measure a model's accuracy on a labelled data set
 #[derive(Args)]
@@ -92,7 +92,9 @@ impl Eval {
         let measured = self.measure(common, &model, &device, &data)?;
         let f32 = match self.run.weights.choice() {
             Weights::F32 => None,
-            Weights::Int8 => Some(self.measure(common, &Arc::new(Model::new(&checkpoint)?), &device, &data)?),
+            Weights::F16 | Weights::Int8 => {
+                Some(self.measure(common, &Arc::new(Model::new(&checkpoint)?), &device, &data)?)
+            }
         };
         if common.json {
             let mut fields = measured.json();

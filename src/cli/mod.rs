@@ -147,8 +147,8 @@ enum OrderArg {
 /// What a model's weights are stored as.
 #[derive(Args)]
 struct WeightsArgs {
-    /// How the weights of spike products are stored: f32 as trained, or int8, in a quarter of the memory and summed exactly in
-    /// integers, at a loss that `spikeshade eval --weights int8` measures; for inference only
+    /// How the weights of spike products are stored: f32 as trained; f16, rounded, in half the memory; or int8, in a quarter of it
+    /// and summed exactly in integers. `spikeshade eval --weights f16` and `int8` measure what is lost; for inference only
     #[arg(long, value_enum, default_value_t)]
     weights: WeightsArg,
 }
@@ -158,6 +158,8 @@ enum WeightsArg {
     /// As trained
     #[default]
     F32,
+    /// Rounded to 16-bit floats
+    F16,
     /// 8-bit integers, a scale for each output channel
     Int8,
 }
@@ -166,6 +168,7 @@ impl WeightsArgs {
     fn choice(&self) -> Weights {
         match self.weights {
             WeightsArg::F32 => Weights::F32,
+            WeightsArg::F16 => Weights::F16,
             WeightsArg::Int8 => Weights::Int8,
         }
     }
@@ -173,6 +176,7 @@ impl WeightsArgs {
     fn name(&self) -> &'static str {
         match self.weights {
             WeightsArg::F32 => "f32",
+            WeightsArg::F16 => "f16",
             WeightsArg::Int8 => "int8",
         }
     }
@@ -192,13 +196,14 @@ impl WeightsArgs {
         Ok(model)
     }
 
-    /// Refuses int8 where gradients are taken.
+    /// Refuses others than f32 where gradients are taken.
     fn only_f32(&self) -> Result<()> {
         match self.weights {
             WeightsArg::F32 => Ok(()),
-            WeightsArg::Int8 => {
+            WeightsArg::F16 | WeightsArg::Int8 => {
                 bail!(
-                    "--weights int8 is for inference, gradients need f32; leave it out, and give it to `eval` or `classify`"
+                    "--weights {} is for inference, gradients need f32; leave it out, and give it to `eval` or `classify`",
+                    self.name()
                 )
             }
         }

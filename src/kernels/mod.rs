@@ -22,6 +22,7 @@ pub mod conv3x3_real;
 pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
+pub mod conv3x3_spike_f16;
 pub mod conv3x3_spike_int8;
 pub mod copy;
 pub mod cross_entropy;
@@ -33,6 +34,7 @@ pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
 pub mod linear_spike_backward;
+pub mod linear_spike_f16;
 pub mod linear_spike_int8;
 pub mod maxpool_backward;
 pub mod maxpool_real;
@@ -110,6 +112,7 @@ pub const KERNELS: &[&Kernel] = &[
     &copy::KERNEL,
     &cross_entropy::KERNEL,
     &conv3x3_spike_backward::KERNEL,
+    &conv3x3_spike_f16::KERNEL,
     &conv3x3_spike_int8::KERNEL,
     &ema::KERNEL,
     &gradient_norm::KERNEL,
@@ -122,6 +125,7 @@ pub const KERNELS: &[&Kernel] = &[
     &linear_spike::TABLE,
     &linear_spike::TILED,
     &linear_spike_backward::KERNEL,
+    &linear_spike_f16::KERNEL,
     &linear_spike_int8::KERNEL,
     &maxpool_real::KERNEL,
     &maxpool_real_backward::KERNEL,

@@ -73,7 +73,7 @@ pub enum Epilogue {
     },
 }
 
-/// A product of packed spikes with f32 weights (or int8 ones, of the `_int8` kernels), for one window of output channels.
+/// A product of packed spikes with f32 weights (or f16 or int8 ones, of the `_f16` and `_int8` kernels), for one window of output channels.
 #[derive(Clone, Debug)]
 pub struct SpikeProduct {
     /// The layer, e.g. `block.0.mlp.fc1`.

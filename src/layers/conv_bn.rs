@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{RealTensor, Recorder};
 use crate::kernels::conv3x3_spike::Conv3x3Spike;
+use crate::kernels::conv3x3_spike_f16::Conv3x3SpikeF16;
 use crate::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
 use crate::kernels::linear_spike::LinearSpike;
+use crate::kernels::linear_spike_f16::LinearSpikeF16;
 use crate::kernels::linear_spike_int8::LinearSpikeInt8;
 use crate::kernels::neuron::Neuron;
 use crate::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use crate::kernels::residual_add::ResidualAddOp;
 use crate::recording::{Constant, TensorId};
 use crate::tensor::{Element, Shape, words};
-use crate::weights::{Weights, quantise};
+use crate::weights::{Weights, quantise, round_to_f16};
+use crate::{Error, Result};
 
 /// A parameter in tiles of 32 output channels, whole and cut into windows; plans share a cut, which goes with the last of them.
 #[derive(Debug)]
@@ -52,6 +55,14 @@ impl Tiled {
     }
 }
 
+/// Says that a layer's weight `w` has no place in f16.
+fn beyond_f16(layer: &str, w: f32) -> Error {
+    Error::Checkpoint(format!(
+        "`{layer}.weight` has a weight of {w:e}, beyond f16's largest, {}; use f32 or int8 weights",
+        half::f16::MAX
+    ))
+}
+
 /// `conv → BN`, its input packed spikes.
 #[derive(Debug)]
 pub struct ConvBn {
@@ -67,6 +78,9 @@ pub struct ConvBn {
 
 impl ConvBn {
     /// `weights` `[O][I][taps]` (taps 1 or 9), `scale` and `shift` `[O]`, to be stored as `stored`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where f16 is to hold a weight that is beyond it.
     pub fn new(
         name: &str,
         weights: &[f32],
@@ -74,23 +88,29 @@ impl ConvBn {
         taps: usize,
         (scale, shift): (&[f32], &[f32]),
         stored: Weights,
-    ) -> Self {
+    ) -> Result<Self> {
         let outputs = scale.len();
         // 4-byte elements of 32 outputs' weights.
-        let a_tile = taps * words(inputs) * 1024;
-        let (weights, a_tile, scale_shift, quantisation_error) = match stored {
+        let a_tile = taps * words(inputs) * 1024 / stored.in_a_word();
+        let (weights, scale_shift, quantisation_error) = match stored {
             Weights::F32 => {
                 let packed = pack_weights(weights, 0..outputs, inputs, taps);
-                (packed, a_tile, pack_scale_shift(scale, shift, 0..outputs), 0.0)
+                (packed, pack_scale_shift(scale, shift, 0..outputs), 0.0)
+            }
+            Weights::F16 => {
+                let halves = round_to_f16(weights, scale).map_err(|w| beyond_f16(name, w))?;
+                let packed = pack_weights(&halves.weights, 0..outputs, inputs, taps);
+                let scale_shift = pack_scale_shift(scale, shift, 0..outputs);
+                (bytemuck::pod_collect_to_vec(&packed), scale_shift, halves.relative_error)
             }
             Weights::Int8 => {
                 let quantised = quantise(weights, scale);
                 let packed = pack_weights(&quantised.q, 0..outputs, inputs, taps);
                 let scale_shift = pack_scale_shift(&quantised.scale, shift, 0..outputs);
-                (bytemuck::pod_collect_to_vec(&packed), a_tile / 4, scale_shift, quantised.relative_error)
+                (bytemuck::pod_collect_to_vec(&packed), scale_shift, quantised.relative_error)
             }
         };
-        ConvBn {
+        Ok(ConvBn {
             name: name.to_owned(),
             inputs,
             outputs,
@@ -99,7 +119,7 @@ impl ConvBn {
             weights: Tiled::new(format!("{name} weights"), weights, a_tile),
             scale_shift: Tiled::new(format!("{name} scale and shift"), scale_shift, 64),
             quantisation_error,
-        }
+        })
     }
 
     /// Its name, e.g. `block.0.mlp.fc1_conv`.
@@ -126,25 +146,22 @@ impl ConvBn {
     fn push(&self, r: &mut Recorder, input: TensorId, out: &Range<usize>, epilogue: Epilogue) {
         debug_assert_eq!(r.recording.get(input).shape.channels, self.inputs);
         let weights = self.weights.window(out);
+        let channels = self.stored.in_a_word() * weights.data.len();
+        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels };
         let product = SpikeProduct {
             layer: self.name.clone(),
             input,
-            weights: match self.stored {
-                Weights::F32 => r.recording.constant(&weights),
-                Weights::Int8 => {
-                    let channels = 4 * weights.data.len();
-                    let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels };
-                    r.recording.constant_as(&weights, Element::Int8, shape)
-                }
-            },
+            weights: r.recording.constant_as(&weights, self.stored.element(), shape),
             scale_shift: r.recording.constant(&self.scale_shift.window(out)),
             channels_out: out.len(),
             epilogue,
         };
         match (self.taps, self.stored) {
             (9, Weights::F32) => r.recording.push(Conv3x3Spike(product)),
+            (9, Weights::F16) => r.recording.push(Conv3x3SpikeF16(product)),
             (9, Weights::Int8) => r.recording.push(Conv3x3SpikeInt8(product)),
             (_, Weights::F32) => r.recording.push(LinearSpike(product)),
+            (_, Weights::F16) => r.recording.push(LinearSpikeF16(product)),
             (_, Weights::Int8) => r.recording.push(LinearSpikeInt8(product)),
         }
     }

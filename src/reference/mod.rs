@@ -7,6 +7,9 @@ use std::fmt::Debug;
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use crate::aligned::Aligned;
 use crate::gpu::{Limits, MemoryPlan};
 use crate::kernels::Op;
@@ -32,6 +35,7 @@ pub mod conv3x3_real;
 pub mod conv3x3_real_backward;
 pub mod conv3x3_spike;
 pub mod conv3x3_spike_backward;
+pub mod conv3x3_spike_f16;
 pub mod conv3x3_spike_int8;
 pub mod copy;
 pub mod cross_entropy;
@@ -45,6 +49,7 @@ pub mod lif;
 pub mod lif_backward;
 pub mod linear_spike;
 pub mod linear_spike_backward;
+pub mod linear_spike_f16;
 pub mod linear_spike_int8;
 pub mod maxpool_real;
 pub mod maxpool_real_backward;
@@ -100,6 +105,8 @@ pub trait Real:
     fn to_f32(self) -> f32;
     /// An integer, rounded where it has more digits.
     fn from_i32(i: i32) -> Self;
+    /// Writes the values of halves, as many as there are places.
+    fn from_f16s(halves: &[f16], to: &mut [Self]);
     /// `c = a b`, or `c + a b` if `accumulate`, of sizes m, k, n: a m × k, b k × n, c m × n, each where its first element lies
     /// and how many elements there are from one row to the next; [`dense::product`] is the safe way to it.
     ///
@@ -188,6 +195,10 @@ impl Real for f32 {
         i as f32
     }
 
+    fn from_f16s(halves: &[f16], to: &mut [Self]) {
+        halves.convert_to_f32_slice(to);
+    }
+
     gemm!(matrixmultiply::sgemm);
 }
 
@@ -230,6 +241,10 @@ impl Real for f64 {
 
     fn from_i32(i: i32) -> Self {
         i.into()
+    }
+
+    fn from_f16s(halves: &[f16], to: &mut [Self]) {
+        halves.convert_to_f64_slice(to);
     }
 
     gemm!(matrixmultiply::dgemm);

@@ -1,6 +1,8 @@
 //! The twin of `shaders/lib/spike_product.wgsl` and `shaders/lib/product_epilogue.wgsl`: for every spike of a token, one row of
 //! weights is added; then batch norm and LIF over T, fused as the kernel fuses them. With int8 weights, that of
-//! `shaders/lib/spike_product_int8.wgsl`.
+//! `shaders/lib/spike_product_int8.wgsl`; f16 weights are unpacked and then as f32.
+
+use half::f16;
 
 use super::{HostTensors, Lif, Real, parallel};
 use crate::aligned::Aligned;
@@ -84,11 +86,17 @@ const SET_BITS: [[u8; 8]; 256] = {
 
 /// What weights are stored as, and how rows of them are summed.
 pub trait Weight<F>: Copy + Send + Sync + Sized {
+    /// What they are summed as.
+    type Summed: bytemuck::Pod + Send + Sync;
+
     /// A parameter's weights.
     fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [Self];
 
+    /// A tile's weights as they are summed, in `room` if they have to be unpacked.
+    fn unpacked<'t>(tile: &'t [[Self; 32]], room: &'t mut Aligned<Self::Summed>) -> &'t [[Self::Summed; 32]];
+
     /// The sums of the rows `selected` of one tile's weights, and of a second one's if `PAIR`: they need not wait for each other.
-    fn sums<const PAIR: bool>(tiles: [&[[Self; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2];
+    fn sums<const PAIR: bool>(tiles: [&[[Self::Summed; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2];
 }
 
 /// Adds a row to a sum, channel by channel.
@@ -99,8 +107,14 @@ fn add<S: Copy, W: Copy>(sum: &mut [S; 32], row: &[W; 32], plus: impl Fn(S, W) -
 
 /// Rounded sums, in the order of the rows.
 impl<F: Real> Weight<F> for F {
+    type Summed = F;
+
     fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [F] {
         host.real(id)
+    }
+
+    fn unpacked<'t>(tile: &'t [[F; 32]], _: &'t mut Aligned<F>) -> &'t [[F; 32]] {
+        tile
     }
 
     #[inline(always)]
@@ -117,10 +131,36 @@ impl<F: Real> Weight<F> for F {
     }
 }
 
+/// Unpacked once for all the rows of a block, which is little beside summing them; then as `F`.
+impl<F: Real> Weight<F> for f16 {
+    type Summed = F;
+
+    fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [f16] {
+        bytemuck::cast_slice(host.packed(id))
+    }
+
+    fn unpacked<'t>(tile: &'t [[f16; 32]], room: &'t mut Aligned<F>) -> &'t [[F; 32]] {
+        *room = std::mem::take(room).reuse(32 * tile.len());
+        F::from_f16s(tile.as_flattened(), room);
+        room.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn sums<const PAIR: bool>(tiles: [&[[F; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2] {
+        <F as Weight<F>>::sums::<PAIR>(tiles, selected)
+    }
+}
+
 /// Exact sums, in integers: 16 bits hold those of 256 rows, as 256 · 127 < 2¹⁵, and 32 those of 2²⁴.
 impl<F: Real> Weight<F> for i8 {
+    type Summed = i8;
+
     fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [i8] {
         bytemuck::cast_slice(host.packed(id))
+    }
+
+    fn unpacked<'t>(tile: &'t [[i8; 32]], _: &'t mut Aligned<i8>) -> &'t [[i8; 32]] {
+        tile
     }
 
     #[inline(always)]
@@ -161,19 +201,25 @@ impl<F: Real, W> Tile<'_, F, W> {
     }
 }
 
+/// Where two tiles' weights are unpacked.
+type Rooms<F, W> = [Aligned<<W as Weight<F>>::Summed>; 2];
+
 /// For each row of `selected` the sums of the weights that it selects in one tile, and in a second one if `PAIR`, normalised,
 /// into `sums` `[tiles][rows]`.
 #[inline(always)]
 fn add_rows<F: Real, W: Weight<F>, const PAIR: bool>(
     tiles: [Tile<F, W>; 2],
+    [room_a, room_b]: &mut Rooms<F, W>,
     selected: &Selected,
     sums: &mut [[F; 32]],
 ) {
     let [a, b] = tiles;
+    let weights_a = W::unpacked(a.weights, room_a);
+    let weights_b = if PAIR { W::unpacked(b.weights, room_b) } else { weights_a };
     let (of_a, of_b) = sums.split_at_mut(selected.ends.len());
     let mut start = 0;
     for (row, &end) in selected.ends.iter().enumerate() {
-        let [sum_a, sum_b] = W::sums::<PAIR>([a.weights, b.weights], &selected.list[start..end]);
+        let [sum_a, sum_b] = W::sums::<PAIR>([weights_a, weights_b], &selected.list[start..end]);
         a.normalise(&sum_a, &mut of_a[row]);
         if PAIR {
             b.normalise(&sum_b, &mut of_b[row]);
@@ -236,9 +282,9 @@ impl<F: Real, W: Weight<F>> Product<'_, F, W> {
         let tiles = self.channels_out.div_ceil(32);
         parallel::for_each_with(
             blocks,
-            || (Selected::default(), Aligned::<F>::default()),
+            || (Selected::default(), Rooms::<F, W>::default(), Aligned::<F>::default()),
             #[inline(always)]
-            |(selected, sums), (i, mut out)| {
+            |(selected, rooms, sums), (i, mut out)| {
                 let (first, tokens) = (i * block, out[0].len() / row);
                 selected.clear();
                 for token in first..first + tokens {
@@ -254,8 +300,8 @@ impl<F: Real, W: Weight<F>> Product<'_, F, W> {
                     let n = (tiles - o_tile).min(2);
                     let pair = [self.tile(o_tile), self.tile(o_tile + n - 1)];
                     match n {
-                        2 => add_rows::<F, W, true>(pair, selected, sums),
-                        _ => add_rows::<F, W, false>(pair, selected, sums),
+                        2 => add_rows::<F, W, true>(pair, rooms, selected, sums),
+                        _ => add_rows::<F, W, false>(pair, rooms, selected, sums),
                     }
                     for (n, sums) in sums.chunks_exact(tokens * steps).enumerate().take(n) {
                         for (token, y) in sums.chunks_exact(steps).enumerate() {

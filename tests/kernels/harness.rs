@@ -16,6 +16,7 @@ use spikeshade::outputs::{Outputs, Values};
 use spikeshade::recording::{Constant, Recording, TensorId};
 use spikeshade::reference::{Executor, Lif};
 use spikeshade::tensor::{Element, Shape, vectors, words};
+use spikeshade::weights::Weights;
 
 /// Runs `test` on `cases` random values of `strategy`, the same ones every time.
 pub fn check<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value))
@@ -211,10 +212,10 @@ pub fn parameter(r: &mut Recording, data: &[f32]) -> TensorId {
     r.constant(&Arc::new(Constant { name: "parameter".to_owned(), data: data.into() }))
 }
 
-/// Adds int8 weights in their kernel's own layout, a whole number of words.
-pub fn int8(r: &mut Recording, packed: &[i8]) -> TensorId {
+/// Adds weights stored as `stored` in their kernel's own layout, a whole number of words.
+pub fn packed_weights<W: bytemuck::Pod>(r: &mut Recording, stored: Weights, packed: &[W]) -> TensorId {
     let words = bytemuck::pod_collect_to_vec(packed);
-    r.constant_as(&Arc::new(Constant::packed("int8 weights", words)), Element::Int8, flat(packed.len()))
+    r.constant_as(&Arc::new(Constant::packed("weights", words)), stored.element(), flat(packed.len()))
 }
 
 /// Adds a real tensor, given without padding.

@@ -1,21 +1,30 @@
-//! `linear_spike` and `conv3x3_spike`, which differ in their taps alone, with f32 and with int8 weights: every epilogue, fused
-//! and unfused.
+//! `linear_spike` and `conv3x3_spike`, which differ in their taps alone, with f32, with f16 and with int8 weights: every epilogue,
+//! fused and unfused.
 
+use std::iter::once;
+use std::ops::Range;
+
+use half::f16;
 use proptest::prelude::*;
 use spikeshade::gpu::Capabilities;
 use spikeshade::gpu::measure::tiles_are_faster;
 use spikeshade::kernels::Op;
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
+use spikeshade::kernels::conv3x3_spike_f16::Conv3x3SpikeF16;
 use spikeshade::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::linear_spike::LinearSpike;
+use spikeshade::kernels::linear_spike_f16::LinearSpikeF16;
 use spikeshade::kernels::linear_spike_int8::LinearSpikeInt8;
+use spikeshade::kernels::neuron::Neuron;
 use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::outputs::Outputs;
 use spikeshade::recording::{Recording, TensorId};
 use spikeshade::reference::Lif;
 use spikeshade::reference::product::{Product, Weight};
 use spikeshade::tensor::{Element, Shape, words};
+use spikeshade::weights::{Weights, round_to_f16};
 
 use crate::harness::*;
 
@@ -61,6 +70,11 @@ pub trait Stored: Copy + Default {
     fn exact(packed: Vec<Self>) -> Vec<Self::Exact>;
     fn parameter(r: &mut Recording, packed: Vec<Self>) -> TensorId;
     fn push(r: &mut Recording, taps: usize, product: SpikeProduct);
+
+    /// The f32 weights that these are once unpacked, if the sums are theirs to the bit.
+    fn unpacked(_: &[Self]) -> Option<Vec<f32>> {
+        None
+    }
 }
 
 impl Stored for f32 {
@@ -99,6 +113,47 @@ impl Stored for f32 {
             9 => r.push(Conv3x3Spike(product)),
             _ => r.push(LinearSpike(product)),
         }
+    }
+}
+
+impl Stored for f16 {
+    type Exact = f16;
+    const EXACT: bool = false;
+
+    fn draw(data: &mut Data, outputs: usize, k: usize) -> Vec<f16> {
+        round_to_f16(&f32::draw(data, outputs, k), &vec![1.0; outputs]).unwrap().weights
+    }
+
+    /// Powers of two: products with them are exact, so that it is the same whether a device fuses them with the shifts.
+    fn scales(data: &mut Data, outputs: usize) -> Vec<f32> {
+        data.one_of(outputs, &[0.125, -0.125, 0.0625, 0.0])
+    }
+
+    fn value(self) -> f64 {
+        self.into()
+    }
+
+    fn magnitude(self) -> f16 {
+        f16::from_bits(self.to_bits() & 0x7fff)
+    }
+
+    fn exact(packed: Vec<f16>) -> Vec<f16> {
+        packed
+    }
+
+    fn parameter(r: &mut Recording, packed: Vec<f16>) -> TensorId {
+        packed_weights(r, Weights::F16, &packed)
+    }
+
+    fn push(r: &mut Recording, taps: usize, product: SpikeProduct) {
+        match taps {
+            9 => r.push(Conv3x3SpikeF16(product)),
+            _ => r.push(LinearSpikeF16(product)),
+        }
+    }
+
+    fn unpacked(weights: &[f16]) -> Option<Vec<f32>> {
+        Some(weights.iter().map(|w| w.to_f32()).collect())
     }
 }
 
@@ -142,7 +197,7 @@ impl Stored for i8 {
     }
 
     fn parameter(r: &mut Recording, packed: Vec<i8>) -> TensorId {
-        int8(r, &packed)
+        packed_weights(r, Weights::Int8, &packed)
     }
 
     fn push(r: &mut Recording, taps: usize, product: SpikeProduct) {
@@ -150,6 +205,62 @@ impl Stored for i8 {
             9 => r.push(Conv3x3SpikeInt8(product)),
             _ => r.push(LinearSpikeInt8(product)),
         }
+    }
+}
+
+/// A layer's inputs, and its parameters but for the weights.
+struct Layer {
+    input: Shape,
+    taps: usize,
+    spikes: Vec<u32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    residual: Vec<f32>,
+    neuron: Neuron,
+    /// Windows of output channels.
+    windows: Vec<Range<usize>>,
+}
+
+impl Layer {
+    /// Every epilogue, fused and one stage an op.
+    fn record<W: Stored>(&self, weights: &[W]) -> Recording {
+        let &Layer { input, taps, neuron, .. } = self;
+        let shape = input.with_channels(self.scale.len());
+        let mut r = Recording::default();
+        let spikes = packed(&mut r, &self.spikes, Element::Spikes, input);
+        let u = real(&mut r, &self.residual, shape);
+        let y = output(&mut r, "y", Element::Real, shape);
+        let relu = output(&mut r, "relu", Element::Real, shape);
+        let sum = output(&mut r, "sum", Element::Real, shape);
+        let binary = output(&mut r, "binary", Element::Spikes, shape);
+        let ternary = output(&mut r, "ternary", Element::Ternary, shape);
+        for window in &self.windows {
+            let first_channel = window.start;
+            let weights = W::parameter(&mut r, pack_weights(weights, window.clone(), input.channels, taps));
+            let scale_shift = parameter(&mut r, &pack_scale_shift(&self.scale, &self.shift, window.clone()));
+            for epilogue in [
+                Epilogue::Real { out: y, first_channel, relu: false },
+                Epilogue::Real { out: relu, first_channel, relu: true },
+                Epilogue::Residual { residual: u, out: sum, first_channel },
+                Epilogue::Fire { out: binary, neuron, first_channel },
+                Epilogue::Fire { out: ternary, neuron, first_channel },
+            ] {
+                let channels_out = window.len();
+                let layer = format!("{epilogue:?}");
+                let product = SpikeProduct { layer, input: spikes, weights, scale_shift, channels_out, epilogue };
+                W::push(&mut r, taps, product);
+            }
+        }
+        count(&mut r, "binary", binary);
+        count(&mut r, "ternary", ternary);
+        let unfused = output(&mut r, "unfused sum", Element::Real, shape);
+        r.push(ResidualAddOp { layer: "add".to_owned(), input: y, residual: u, out: unfused });
+        for (name, element) in [("unfused binary", Element::Spikes), ("unfused ternary", Element::Ternary)] {
+            let out = output(&mut r, name, element, shape);
+            let layer = name.to_owned();
+            r.push(LifOp { layer, input: y, out, h: None, neuron, first_channel: 0 });
+        }
+        r
     }
 }
 
@@ -172,51 +283,20 @@ fn check_case<W: Stored>(taps: usize, case: Case) {
     let neuron = data.neuron(case.neuron, shape.steps, 9);
 
     let windows = cut(outputs, case.cut);
-    let record = || {
-        let mut r = Recording::default();
-        let spikes = packed(&mut r, &spikes, Element::Spikes, input);
-        let u = real(&mut r, &residual, shape);
-        let y = output(&mut r, "y", Element::Real, shape);
-        let relu = output(&mut r, "relu", Element::Real, shape);
-        let sum = output(&mut r, "sum", Element::Real, shape);
-        let binary = output(&mut r, "binary", Element::Spikes, shape);
-        let ternary = output(&mut r, "ternary", Element::Ternary, shape);
-        for window in &windows {
-            let first_channel = window.start;
-            let weights = W::parameter(&mut r, pack_weights(&weights, window.clone(), inputs, taps));
-            let scale_shift = parameter(&mut r, &pack_scale_shift(&scale, &shift, window.clone()));
-            for epilogue in [
-                Epilogue::Real { out: y, first_channel, relu: false },
-                Epilogue::Real { out: relu, first_channel, relu: true },
-                Epilogue::Residual { residual: u, out: sum, first_channel },
-                Epilogue::Fire { out: binary, neuron, first_channel },
-                Epilogue::Fire { out: ternary, neuron, first_channel },
-            ] {
-                let channels_out = window.len();
-                let layer = format!("{epilogue:?}");
-                let product = SpikeProduct { layer, input: spikes, weights, scale_shift, channels_out, epilogue };
-                W::push(&mut r, taps, product);
-            }
-        }
-        count(&mut r, "binary", binary);
-        count(&mut r, "ternary", ternary);
-        // The same, one stage an op.
-        let unfused = output(&mut r, "unfused sum", Element::Real, shape);
-        r.push(ResidualAddOp { layer: "add".to_owned(), input: y, residual: u, out: unfused });
-        for (name, element) in [("unfused binary", Element::Spikes), ("unfused ternary", Element::Ternary)] {
-            let out = output(&mut r, name, element, shape);
-            let layer = name.to_owned();
-            r.push(LifOp { layer, input: y, out, h: None, neuron, first_channel: 0 });
-        }
-        r
-    };
-    let all = run(record);
+    let layer = Layer { input, taps, spikes, scale, shift, residual, neuron, windows };
+    let all = run(|| layer.record(&weights));
     counts_agree(&all, "binary");
     counts_agree(&all, "ternary");
 
+    if let Some(floats) = W::unpacked(&weights) {
+        let floats = run(|| layer.record(&floats));
+        portable_same(&all, &floats);
+        all_same(&all);
+    }
+
     // The twin in f64, window by window as the kernel goes, and the magnitudes of its terms.
-    let spikes = &spikes[..];
-    let (scale, shift, residual) = (f64s(&scale), f64s(&shift), f64s(&residual));
+    let spikes = &layer.spikes[..];
+    let [scale, shift, residual] = [&layer.scale, &layer.shift, &layer.residual].map(|x| f64s(x));
     let of = |weights: &[W], scale: &[f64], shift: &[f64], relu: bool, residual: Option<&[f64]>| {
         let f32s = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
         let residual = residual.map(|u| f64s(&padded(&f32s(u), outputs)));
@@ -294,6 +374,21 @@ fn check_case<W: Stored>(taps: usize, case: Case) {
             membranes.agree(&format!("{name} on {device}"), &signs(outputs, name), None);
         }
     }
+}
+
+/// The twin, and on each device the portable kernels, give the same bits of two recordings; the first has no variants.
+fn portable_same(all: &[(String, Outputs)], floats: &[(String, Outputs)]) {
+    let has_table = contexts().iter().map(|context| crate::common::has_variants(context));
+    let mut compared = 0;
+    for (((device, a), (_, b)), _) in
+        all.iter().zip(floats).zip(once(false).chain(has_table)).filter(|(_, table)| !table)
+    {
+        for (a, b) in a.tensors.iter().zip(&b.tensors) {
+            same(&format!("{} on {device}, and of f32 weights", a.name), &a.values, &b.values);
+        }
+        compared += 1;
+    }
+    assert!(compared > 1, "only the twin was compared");
 }
 
 /// `y[t, p, o] = scale[o] · Σ_{tap, i} W[o, i, tap] s[t, p + tap, i] + shift[o]`, term by term.

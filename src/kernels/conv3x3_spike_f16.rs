@@ -1,0 +1,50 @@
+//! `conv3x3_spike_f16`: 3×3 convolution (pad 1, stride 1) of packed spikes with f16 weights, then batch norm and an
+//! epilogue.
+
+use super::product::{self, SpikeProduct};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
+use crate::recording::Recording;
+use crate::reference::conv3x3_spike_f16 as twin;
+
+/// The kernel.
+pub static KERNEL: Kernel = Kernel {
+    stem: "conv3x3_spike_f16",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike_f16.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
+        include_str!("../../shaders/lib/spike_product.wgsl"),
+        include_str!("../../shaders/lib/halves.wgsl"),
+        include_str!("../../shaders/lib/product_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    entries: product::ENTRIES,
+    bindings: product::BINDINGS,
+    uniform: product::Product::LAYOUT,
+    uniform_size: size_of::<product::Product>(),
+    constants: product::constants,
+};
+
+/// Input `[T, B, H, W, I]` packed, f16 weights `[O, I, 3, 3]`.
+#[derive(Clone, Debug)]
+pub struct Conv3x3SpikeF16(pub SpikeProduct);
+
+impl Op for Conv3x3SpikeF16 {
+    fn kernel(&self) -> &'static Kernel {
+        &KERNEL
+    }
+
+    fn layer(&self) -> &str {
+        &self.0.layer
+    }
+
+    fn arithmetic(&self, recording: &Recording) -> Arithmetic {
+        self.0.arithmetic(recording, 9)
+    }
+
+    fn dispatch(&self, recording: &Recording) -> Dispatch {
+        self.0.dispatch(&KERNEL, recording)
+    }
+
+    twins!(twin::run, 0);
+}
