@@ -59,7 +59,7 @@ impl<F: Real> Executor<F> {
     }
 
     /// As [`Executor::run`], telling `each` how long each op (by index) took.
-    pub fn run_timed(&mut self, inputs: &[&[f32]], each: impl FnMut(usize, Duration)) -> Result<Outputs> {
+    pub fn run_timed(&mut self, inputs: &[&[f32]], each: impl FnMut(usize, Duration) + Send) -> Result<Outputs> {
         let all = 0..self.recording.ops.len();
         self.run_ops(inputs, all, each)
     }
@@ -72,7 +72,7 @@ impl<F: Real> Executor<F> {
         &mut self,
         inputs: &[&[f32]],
         ops: Range<usize>,
-        mut each: impl FnMut(usize, Duration),
+        mut each: impl FnMut(usize, Duration) + Send,
     ) -> Result<Outputs> {
         self.recording.check_inputs(inputs)?;
         let mut host = HostTensors { recording: &self.recording, memory: &mut self.memory };
@@ -81,16 +81,19 @@ impl<F: Real> Executor<F> {
             values.iter_mut().zip(*input).for_each(|(v, &x)| *v = F::from(x));
             host.put_real(id, values);
         }
-        for (i, op) in self.recording.ops.iter().enumerate().take(ops.end).skip(ops.start) {
-            let start = Instant::now();
-            F::reference(&**op, &mut host);
-            each(i, start.elapsed());
-            for (id, _) in op.operands(&self.recording) {
-                if self.last_uses[id.0] == i {
-                    host.free(self.recording.place(id).0);
+        let last_uses = &self.last_uses;
+        parallel::inside(|| {
+            for (i, op) in host.recording.ops.iter().enumerate().take(ops.end).skip(ops.start) {
+                let start = Instant::now();
+                F::reference(&**op, &mut host);
+                each(i, start.elapsed());
+                for (id, _) in op.operands(host.recording) {
+                    if last_uses[id.0] == i {
+                        host.free(host.recording.place(id).0);
+                    }
                 }
             }
-        }
+        });
         Ok(Outputs::read(&self.recording, |id| read(&self.recording, &mut self.memory, id)))
     }
 

@@ -20,6 +20,19 @@ pub fn start() {
     rayon::broadcast(|_| drop(std::hint::black_box(Box::new(0u8))));
 }
 
+/// Runs `f`, whose loops are to run on every core, on one of the threads that they run on: a thread from outside would have to
+/// wake them all for each loop, and be woken at its end.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
+
+/// Runs `f`.
+#[cfg(target_arch = "wasm32")]
+pub fn inside<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
 /// How many threads work at once.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn threads() -> usize {

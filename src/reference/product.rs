@@ -36,14 +36,18 @@ const BLOCK_ROWS: usize = 128;
 struct Selected {
     list: Vec<u32>,
     len: usize,
-    /// Where each row's part ends.
+    /// Where each row's parts end, one of every chunk of weights.
     ends: Vec<usize>,
 }
 
 impl Selected {
-    fn clear(&mut self) {
+    /// Begins anew, with room for about `expected` of them.
+    fn begin(&mut self, expected: usize) {
         self.len = 0;
         self.ends.clear();
+        if self.list.len() < expected + 40 {
+            self.list.resize(expected + 40, 0);
+        }
     }
 
     /// Adds the rows of weights `first + i` for every set bit i of `word`, ascending. Each byte writes eight places and keeps as
@@ -86,6 +90,9 @@ const SET_BITS: [[u8; 8]; 256] = {
 
 /// What weights are stored as, and how rows of them are summed.
 pub trait Weight<F>: Copy + Send + Sync + Sized {
+    /// Words of inputs whose weights for two tiles stay in a processor's first cache while all rows select from them.
+    const CHUNK: usize;
+
     /// What they are summed as.
     type Summed: bytemuck::Pod + Send + Sync;
 
@@ -95,8 +102,8 @@ pub trait Weight<F>: Copy + Send + Sync + Sized {
     /// A tile's weights as they are summed, in `room` if they have to be unpacked.
     fn unpacked<'t>(tile: &'t [[Self; 32]], room: &'t mut Aligned<Self::Summed>) -> &'t [[Self::Summed; 32]];
 
-    /// The sums of the rows `selected` of one tile's weights, and of a second one's if `PAIR`: they need not wait for each other.
-    fn sums<const PAIR: bool>(tiles: [&[[Self::Summed; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2];
+    /// `sums` plus the rows `selected` of one tile's weights, and of a second one's if `PAIR`: they need not wait for each other.
+    fn sums<const PAIR: bool>(sums: [[F; 32]; 2], tiles: [&[[Self::Summed; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2];
 }
 
 /// Adds a row to a sum, channel by channel.
@@ -107,6 +114,7 @@ fn add<S: Copy, W: Copy>(sum: &mut [S; 32], row: &[W; 32], plus: impl Fn(S, W) -
 
 /// Rounded sums, in the order of the rows.
 impl<F: Real> Weight<F> for F {
+    const CHUNK: usize = 4;
     type Summed = F;
 
     fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [F] {
@@ -118,9 +126,11 @@ impl<F: Real> Weight<F> for F {
     }
 
     #[inline(always)]
-    fn sums<const PAIR: bool>([a, b]: [&[[F; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2] {
-        let mut sum_a = [F::default(); 32];
-        let mut sum_b = [F::default(); 32];
+    fn sums<const PAIR: bool>(
+        [mut sum_a, mut sum_b]: [[F; 32]; 2],
+        [a, b]: [&[[F; 32]]; 2],
+        selected: &[u32],
+    ) -> [[F; 32]; 2] {
         for &k in selected {
             add(&mut sum_a, &a[k as usize], |s, w| s + w);
             if PAIR {
@@ -133,6 +143,7 @@ impl<F: Real> Weight<F> for F {
 
 /// Unpacked once for all the rows of a block, which is little beside summing them; then as `F`.
 impl<F: Real> Weight<F> for f16 {
+    const CHUNK: usize = <F as Weight<F>>::CHUNK;
     type Summed = F;
 
     fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [f16] {
@@ -146,13 +157,15 @@ impl<F: Real> Weight<F> for f16 {
     }
 
     #[inline(always)]
-    fn sums<const PAIR: bool>(tiles: [&[[F; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2] {
-        <F as Weight<F>>::sums::<PAIR>(tiles, selected)
+    fn sums<const PAIR: bool>(sums: [[F; 32]; 2], tiles: [&[[F; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2] {
+        <F as Weight<F>>::sums::<PAIR>(sums, tiles, selected)
     }
 }
 
-/// Exact sums, in integers: 16 bits hold those of 256 rows, as 256 · 127 < 2¹⁵, and 32 those of 2²⁴.
+/// Exact sums, in integers: 16 bits hold those of 256 rows, as 256 · 127 < 2¹⁵, and 32 those of 2²⁴. From chunk to chunk they are
+/// kept as F, which holds the integers that they are exactly.
 impl<F: Real> Weight<F> for i8 {
+    const CHUNK: usize = 16;
     type Summed = i8;
 
     fn of<'h>(host: &'h HostTensors<F>, id: TensorId) -> &'h [i8] {
@@ -164,7 +177,11 @@ impl<F: Real> Weight<F> for i8 {
     }
 
     #[inline(always)]
-    fn sums<const PAIR: bool>([a, b]: [&[[i8; 32]]; 2], selected: &[u32]) -> [[F; 32]; 2] {
+    fn sums<const PAIR: bool>(
+        [mut of_a, mut of_b]: [[F; 32]; 2],
+        [a, b]: [&[[i8; 32]]; 2],
+        selected: &[u32],
+    ) -> [[F; 32]; 2] {
         let mut sum_a = [0i32; 32];
         let mut sum_b = [0i32; 32];
         for run in selected.chunks(256) {
@@ -179,7 +196,9 @@ impl<F: Real> Weight<F> for i8 {
             add(&mut sum_a, &run_a, |s, run| s + i32::from(run));
             add(&mut sum_b, &run_b, |s, run| s + i32::from(run));
         }
-        [sum_a.map(F::from_i32), sum_b.map(F::from_i32)]
+        add(&mut of_a, &sum_a, |s, sum| s + F::from_i32(sum));
+        add(&mut of_b, &sum_b, |s, sum| s + F::from_i32(sum));
+        [of_a, of_b]
     }
 }
 
@@ -205,9 +224,10 @@ impl<F: Real, W> Tile<'_, F, W> {
 type Rooms<F, W> = [Aligned<<W as Weight<F>>::Summed>; 2];
 
 /// For each row of `selected` the sums of the weights that it selects in one tile, and in a second one if `PAIR`, normalised,
-/// into `sums` `[tiles][rows]`.
+/// into `sums` `[tiles][rows]`, chunk after chunk of the inputs.
 #[inline(always)]
 fn add_rows<F: Real, W: Weight<F>, const PAIR: bool>(
+    chunks: usize,
     tiles: [Tile<F, W>; 2],
     [room_a, room_b]: &mut Rooms<F, W>,
     selected: &Selected,
@@ -216,15 +236,32 @@ fn add_rows<F: Real, W: Weight<F>, const PAIR: bool>(
     let [a, b] = tiles;
     let weights_a = W::unpacked(a.weights, room_a);
     let weights_b = if PAIR { W::unpacked(b.weights, room_b) } else { weights_a };
-    let (of_a, of_b) = sums.split_at_mut(selected.ends.len());
-    let mut start = 0;
-    for (row, &end) in selected.ends.iter().enumerate() {
-        let [sum_a, sum_b] = W::sums::<PAIR>([weights_a, weights_b], &selected.list[start..end]);
-        a.normalise(&sum_a, &mut of_a[row]);
-        if PAIR {
-            b.normalise(&sum_b, &mut of_b[row]);
+    let rows = selected.ends.len() / chunks;
+    let (of_a, of_b) = sums.split_at_mut(rows);
+    for chunk in 0..chunks {
+        for row in 0..rows {
+            let part = row * chunks + chunk;
+            let start = if part == 0 { 0 } else { selected.ends[part - 1] };
+            let zero = [F::default(); 32];
+            let sums = match chunk {
+                0 => [zero; 2],
+                _ if PAIR => [of_a[row], of_b[row]],
+                _ => [of_a[row], zero],
+            };
+            let selected = &selected.list[start..selected.ends[part]];
+            let [sum_a, sum_b] = W::sums::<PAIR>(sums, [weights_a, weights_b], selected);
+            if chunk + 1 < chunks {
+                of_a[row] = sum_a;
+                if PAIR {
+                    of_b[row] = sum_b;
+                }
+            } else {
+                a.normalise(&sum_a, &mut of_a[row]);
+                if PAIR {
+                    b.normalise(&sum_b, &mut of_b[row]);
+                }
+            }
         }
-        start = end;
     }
 }
 
@@ -233,27 +270,52 @@ impl<F: Real, W: Weight<F>> Product<'_, F, W> {
         words(self.shape.channels)
     }
 
+    /// How many words of inputs make a chunk for a block of tokens: all, where so little fires that to keep sums between chunks
+    /// would take longer than to fetch weights from farther away. Beside it the spikes that they select by, roughly.
+    #[inline(always)]
+    fn chunk(&self, first: usize, tokens: usize) -> (usize, usize) {
+        /// About a tenth of the neurons.
+        const SPIKES_PER_WORD: usize = 3;
+        let words_in = self.words_in();
+        let (mut words, mut spikes) = (0, 0);
+        for step in 0..self.shape.steps {
+            let of_step = &self.spikes[(step * self.shape.rows() + first) * words_in..][..tokens * words_in];
+            words += of_step.len();
+            spikes += of_step.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        }
+        let chunk = if spikes >= SPIKES_PER_WORD * words { W::CHUNK } else { self.taps * words_in };
+        (chunk, self.taps * spikes)
+    }
+
     /// The rows of weights (tap, word, bit) that the spikes of token `token` at timestep `step` select, ascending.
     #[inline(always)]
-    fn select(&self, step: usize, token: usize, selected: &mut Selected) {
+    fn select(&self, step: usize, token: usize, chunk: usize, selected: &mut Selected) {
         let words_in = self.words_in();
         let Shape { height, width, .. } = self.shape;
         let (line, column) = (token / width % height, token % width);
+        let mut to_go = chunk;
         for tap in 0..self.taps {
-            let mut from = token;
+            let (mut from, mut inside) = (token, true);
             if self.taps == 9 {
                 let (y, x) = (line + tap / 3, column + tap % 3);
-                if y == 0 || x == 0 || y > height || x > width {
-                    continue;
-                }
-                from = token + tap / 3 * width + tap % 3 - width - 1;
+                inside = y > 0 && x > 0 && y <= height && x <= width;
+                from = if inside { token + tap / 3 * width + tap % 3 - width - 1 } else { token };
             }
             let at = (step * self.shape.rows() + from) * words_in;
             for (w, &word) in self.spikes[at..at + words_in].iter().enumerate() {
-                selected.push(((tap * words_in + w) * 32) as u32, word);
+                if inside {
+                    selected.push(((tap * words_in + w) * 32) as u32, word);
+                }
+                to_go -= 1;
+                if to_go == 0 {
+                    selected.ends.push(selected.len);
+                    to_go = chunk;
+                }
             }
         }
-        selected.ends.push(selected.len);
+        if to_go < chunk {
+            selected.ends.push(selected.len);
+        }
     }
 
     #[inline(always)]
@@ -286,22 +348,23 @@ impl<F: Real, W: Weight<F>> Product<'_, F, W> {
             #[inline(always)]
             |(selected, rooms, sums), (i, mut out)| {
                 let (first, tokens) = (i * block, out[0].len() / row);
-                selected.clear();
+                let (chunk, expected) = self.chunk(first, tokens);
+                let chunks = (self.taps * self.words_in()).div_ceil(chunk);
+                selected.begin(expected);
                 for token in first..first + tokens {
                     // A loop: what `for_each` calls would not be inlined, and its vectors be narrow.
                     for step in 0..steps {
-                        self.select(step, token, selected);
+                        self.select(step, token, chunk, selected);
                     }
                 }
                 *sums = std::mem::take(sums).reuse(2 * tokens * steps * 32);
                 let (sums, _) = sums.as_chunks_mut::<32>();
-                // Two tiles' weights stay in the cache while all the block's spikes select from them.
                 for o_tile in (0..tiles).step_by(2) {
                     let n = (tiles - o_tile).min(2);
                     let pair = [self.tile(o_tile), self.tile(o_tile + n - 1)];
                     match n {
-                        2 => add_rows::<F, W, true>(pair, rooms, selected, sums),
-                        _ => add_rows::<F, W, false>(pair, rooms, selected, sums),
+                        2 => add_rows::<F, W, true>(chunks, pair, rooms, selected, sums),
+                        _ => add_rows::<F, W, false>(chunks, pair, rooms, selected, sums),
                     }
                     for (n, sums) in sums.chunks_exact(tokens * steps).enumerate().take(n) {
                         for (token, y) in sums.chunks_exact(steps).enumerate() {
