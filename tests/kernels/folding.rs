@@ -183,12 +183,18 @@ fn folded_grids_of_variants_leave_nothing_out() {
     let recording = record_variants();
     let contexts = crate::common::contexts_of_all_variants(Limits { groups: GROUPS, ..Limits::default() });
     for context in &contexts {
+        let mut stems = std::collections::BTreeSet::new();
         for op in recording.ops() {
             let dispatch = op.dispatch_on(&recording, context.capabilities());
+            stems.insert(dispatch.kernel.stem);
             let Groups::Line { n, .. } = dispatch.groups else { continue };
             let [x, y, _] = dispatch.groups.fold(GROUPS).unwrap();
             let stem = dispatch.kernel.stem;
             assert!(y > 1 && u64::from(x * y) > n, "{stem} in {x} × {y}");
+        }
+        if crate::common::has_variants(context) {
+            let variants = ["conv3x3_spike.table", "lif.words", "linear_spike.table"];
+            assert!(stems.iter().eq(variants.iter()), "{}: {stems:?}", context.identity());
         }
     }
     let mut all = vec![("f32 twin".to_owned(), Executor::new(recording).unwrap().run(&[]).unwrap())];
