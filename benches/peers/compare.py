@@ -26,6 +26,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 # glibc gives memory back to the system after each large tensor otherwise, and PyTorch looks slower than it is.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+# Batch norms as layers of their own, PyTorch's usual layout, the allocator as it comes.
+AS_WRITTEN = "SpikingJelly, as written"
 
 
 @dataclass
@@ -58,14 +60,18 @@ QUICK = ("2-256/b1", "2-256/b16")
 
 
 def peer_commands(args, train):
-    """{name: (flags of peer.py, whether its arithmetic is f32)}: for each, what was fastest of what a user could choose."""
-    jelly = ["--neurons", "spikingjelly", *([] if train else ["--channels-last", "--fold"])]
+    """{name: (flags of peer.py, whether its arithmetic is f32)}: for each, what was fastest of what a user could choose; and, if
+    asked for, the model as it is usually written and run."""
+    plain = ["--neurons", "spikingjelly"]
+    jelly = [*plain, *([] if train else ["--channels-last", "--fold"])]
     compiled = ["--neurons", "loop", "--compile", "--channels-last"]
     found = {"SpikingJelly": (jelly, True), "torch.compile": (compiled, True)}
     if args.torch_device == "cuda":
         # Which of them is fastest depends on the card and the batch.
         found["torch.compile, CUDA graphs"] = ([*compiled, "--graphs"], True)
         found |= {f"{name}, AMP": ([*flags, "--amp"], False) for name, (flags, _) in found.items()}
+    if args.as_written:
+        found[AS_WRITTEN] = (plain, True)
     return found
 
 
@@ -77,6 +83,7 @@ def parse():
     parser.add_argument("--only", action="append", metavar="PATTERN", help="only cases whose name matches, e.g. '2-256/*' (repeatable)")
     parser.add_argument("--device", action="append", metavar="D", help="Spikeshade's device (repeatable): auto, cpu, gpu, llvmpipe, …")
     parser.add_argument("--torch-device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--as-written", action="store_true", help="SpikingJelly without our tuning, too")
     parser.add_argument("--runs", type=int, default=15, help="timed rounds, at most")
     parser.add_argument("--warmups", type=int, default=2, help="runs of each before them")
     parser.add_argument("--budget", type=float, default=40, metavar="SECONDS", help="no new round of a case after this time; at least three")
@@ -137,7 +144,8 @@ def start(case, args, model, batch, folder, failed):
     """Every contestant that starts, the reference first; the others' reasons go to `failed`."""
     train = ["--train"] if case.train else []
     specs = [(name, [sys.executable, HERE / "peer.py", "--model", model, "--input", batch, "--torch-device", args.torch_device, *flags, *train],
-              dict(exact=exact, environment=os.environ | MALLOC)) for name, (flags, exact) in peer_commands(args, case.train).items()]
+              dict(exact=exact, environment=os.environ | ({} if name == AS_WRITTEN else MALLOC)))
+             for name, (flags, exact) in peer_commands(args, case.train).items()]
     specs += [(f"Spikeshade {device}", [args.binary, "bench", "--serve", "--model", model, "--input", batch, "--device", device, *train],
                dict(ours=True)) for device in args.device]
     started = []
