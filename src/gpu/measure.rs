@@ -301,7 +301,7 @@ fn recording(size: Size, capabilities: Capabilities) -> Recording {
 fn spikes(r: &mut Recording, element: Element, shape: Shape) -> crate::recording::TensorId {
     let planes = if element == Element::Ternary { 2 } else { 1 };
     let row = words(shape.channels);
-    let word = |i: usize| if i / row % planes == 0 { 0x5555_5555 } else { 0 };
+    let word = |i: usize| if (i / row).is_multiple_of(planes) { 0x5555_5555 } else { 0 };
     let data = (0..shape.steps * shape.rows() * planes * row).map(word).collect();
     r.constant_as(&Arc::new(Constant::packed("spikes", data)), element, shape)
 }

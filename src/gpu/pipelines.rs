@@ -142,9 +142,10 @@ impl Context {
             work();
             value
         });
-        let mut spent = lock(&self.pipelines.spent);
-        *spent = Preparation { whole: spent.whole + start.elapsed(), upload: spent.upload + apart };
-        drop(spent);
+        {
+            let mut spent = lock(&self.pipelines.spent);
+            *spent = Preparation { whole: spent.whole + start.elapsed(), upload: spent.upload + apart };
+        }
         if let Some((i, e)) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
             // A module that another thread made was broken: why, only that thread was told. Compiled again by itself, it says so.
             let (layer, dispatch) = new[i];

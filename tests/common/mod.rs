@@ -2,7 +2,6 @@
 #![allow(dead_code)]
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use spikeshade::gpu::{Adapters, Context, Limits, Opening, Variants};
 use spikeshade::session::{Device, Input};
@@ -14,8 +13,9 @@ pub fn cache() -> Option<PathBuf> {
 }
 
 /// The `spikeshade` program, which keeps as little among the user's files as the tests themselves.
-pub fn program() -> Command {
-    let mut command = Command::new(option_env!("CARGO_BIN_EXE_spikeshade").unwrap());
+#[cfg(feature = "cli")]
+pub fn program() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_spikeshade"));
     command.env("SPIKESHADE_CACHE_DIR", cache().unwrap_or_default());
     command
 }
