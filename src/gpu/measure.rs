@@ -232,7 +232,7 @@ pub(crate) async fn settle(context: &Arc<Context>) {
     let _ = measurement.measured.set(measured);
 }
 
-/// Measures the sizes in order, as long as [`BUDGET`] lasts; the first in any case.
+/// Measures the sizes in order, as long as 60 ms of timed runs last; the first in any case.
 ///
 /// # Errors
 /// As [`Plan::new`] and [`Plan::run`].
