@@ -3,8 +3,9 @@
 // subgroups have eight invocations or more.
 //
 // Grid: x, y tiles of 128 rows (folded), z tiles of 32 output channels. Thread mapping and order of addition:
-// lib/spike_table.wgsl; LIF over T, packing and residual: lib/table_epilogue.wgsl.
-// Uses: spike_table, table_epilogue, product_parameters, neuron.
+// lib/spike_table.wgsl; rows of inputs: lib/conv3x3_rows.wgsl; LIF over T, packing and residual:
+// lib/table_epilogue.wgsl.
+// Uses: conv3x3_rows, spike_table, table_epilogue, product_parameters, neuron.
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B][H][W][words_in]
 @group(0) @binding(1) var<storage, read> weights: array<vec4f>;         // [O/32][9 taps][words_in][32 i][32 o], zero padded
@@ -14,24 +15,8 @@
 @group(0) @binding(5) var<storage, read_write> spikes_out: array<u32>;  // [T][B][H][W][words] or [T][B][H][W][plus, minus][words]
 @group(0) @binding(6) var<uniform> product: Product;
 
-fn chunks() -> u32 {
-    return 9u * product.words_in;
-}
+alias Stored = vec4f;
 
-fn chunk_weight(chunk: u32, i: u32) -> vec4f {
-    return weights[(this_o_tile * 9u * product.words_in + chunk) * 256u + i];
-}
-
-fn row_spikes(r: u32, chunk: u32) -> u32 {
-    // Rows past the end read a valid row; their sums are not stored.
-    let token = min(row_token(r), product.rows - 1u);
-    let step = min(row_step(r), product.steps - 1u);
-    let tap = chunk / product.words_in;
-    let x = token % product.width + tap % 3u;                     // one more than the column read
-    let y = token / product.width % product.height + tap / 3u;    // one more than the line read
-    // No branch: outside the grid the token itself is read and masked away.
-    let inside = (x - 1u < product.width) & (y - 1u < product.height);
-    let source = select(token, token + (tap / 3u) * product.width + tap % 3u - product.width - 1u, inside);
-    let word = spikes_in[(step * product.rows + source) * product.words_in + chunk % product.words_in];
-    return select(0u, word, inside);
+fn unpacked(w: Stored) -> vec4f {
+    return w;
 }

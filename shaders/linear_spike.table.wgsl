@@ -2,8 +2,9 @@
 // whose subgroups have eight invocations or more.
 //
 // Grid: x, y tiles of 128 rows (folded), z tiles of 32 output channels. Thread mapping and order of addition:
-// lib/spike_table.wgsl; LIF over T, packing and residual: lib/table_epilogue.wgsl.
-// Uses: spike_table, table_epilogue, product_parameters, neuron.
+// lib/spike_table.wgsl; rows of inputs: lib/linear_rows.wgsl; LIF over T, packing and residual:
+// lib/table_epilogue.wgsl.
+// Uses: linear_rows, spike_table, table_epilogue, product_parameters, neuron.
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B*N][words_in]
 @group(0) @binding(1) var<storage, read> weights: array<vec4f>;         // [O/32][words_in][32 i][32 o], zero padded
@@ -13,17 +14,8 @@
 @group(0) @binding(5) var<storage, read_write> spikes_out: array<u32>;  // [T][B*N][words] or [T][B*N][plus, minus][words]
 @group(0) @binding(6) var<uniform> product: Product;
 
-fn chunks() -> u32 {
-    return product.words_in;
-}
+alias Stored = vec4f;
 
-fn chunk_weight(chunk: u32, i: u32) -> vec4f {
-    return weights[(this_o_tile * product.words_in + chunk) * 256u + i];
-}
-
-fn row_spikes(r: u32, chunk: u32) -> u32 {
-    // Rows past the end read a valid row; their sums are not stored.
-    let token = min(row_token(r), product.rows - 1u);
-    let step = min(row_step(r), product.steps - 1u);
-    return spikes_in[(step * product.rows + token) * product.words_in + chunk];
+fn unpacked(w: Stored) -> vec4f {
+    return w;
 }

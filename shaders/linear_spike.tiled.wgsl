@@ -1,8 +1,9 @@
 // linear_spike: y[t, n, o] = scale[o] * Σ_i W[o, i] s[t, n, i] + shift[o], s packed spikes; then an epilogue.
 //
 // Grid: x, y tiles of 128 rows (folded), z tiles of 64 output channels. Thread mapping and order of addition:
-// lib/spike_tile.wgsl; batch norm, LIF over T, packing and residual: lib/tile_epilogue.wgsl. For GPUs.
-// Uses: spike_tile, tile_epilogue, product_parameters, neuron.
+// lib/spike_tile.wgsl; rows of inputs: lib/linear_rows.wgsl; batch norm, LIF over T, packing and residual: lib/tile_epilogue.wgsl.
+// For GPUs.
+// Uses: linear_rows, spike_tile, tile_epilogue, product_parameters, neuron.
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B*N][words_in]
 @group(0) @binding(1) var<storage, read> weights: array<vec4f>;         // [O/32][words_in][32 i][32 o], zero padded
@@ -12,23 +13,8 @@
 @group(0) @binding(5) var<storage, read_write> spikes_out: array<u32>;  // [T][B*N][words] or [T][B*N][plus, minus][words]
 @group(0) @binding(6) var<uniform> product: Product;
 
-fn chunks() -> u32 {
-    return product.words_in;
-}
+alias Stored = vec4f;
 
-fn chunk_bits(chunk: u32) -> u32 {
-    return min(32u, product.channels_in - chunk * 32u);
-}
-
-fn chunk_weight(tile: u32, chunk: u32, i: u32) -> vec4f {
-    // A tile past the end reads the last one; its sums are not stored.
-    let o_tile = min(this_o_tile * 2u + tile, (product.channels_out - 1u) / 32u);
-    return weights[(o_tile * product.words_in + chunk) * 256u + i];
-}
-
-fn row_spikes(r: u32, chunk: u32) -> u32 {
-    // Rows past the end read a valid row; their sums are not stored.
-    let token = min(row_token(this_thread / 8u, r), product.rows - 1u);
-    let step = min(row_step(r), product.steps - 1u);
-    return spikes_in[(step * product.rows + token) * product.words_in + chunk];
+fn unpacked(w: Stored) -> vec4f {
+    return w;
 }

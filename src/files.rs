@@ -83,7 +83,16 @@ pub fn exit_unfinished(code: i32) -> ! {
 /// # Errors
 /// [`Error::Io`] naming `path`, also where it is a folder or a read-only file.
 pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_aside_io(path, bytes).map_err(|e| Error::io(path, without_aside(e)))
+    write_aside_io(path, bytes, true).map_err(|e| Error::io(path, without_aside(e)))
+}
+
+/// As [`write_aside`], without waiting for the disk: a power cut can leave the file with anything in it, which its reader must find
+/// out.
+///
+/// # Errors
+/// [`Error::Io`] as of [`write_aside`].
+pub fn write_aside_unflushed(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_aside_io(path, bytes, false).map_err(|e| Error::io(path, without_aside(e)))
 }
 
 /// Checks that [`write_aside`] could write to `path` now, and leaves nothing behind.
@@ -152,7 +161,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write_aside_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_aside_io(path: &Path, bytes: &[u8], flush: bool) -> io::Result<()> {
     let (target, permissions) = match destination(path)? {
         Destination::Direct(target) => return fs::write(target, bytes),
         Destination::File { target, permissions } => (target, permissions),
@@ -164,11 +173,13 @@ fn write_aside_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(permissions) = permissions {
         aside.as_file().set_permissions(permissions)?;
     }
-    // Before the rename, or a power cut could leave the new name with no content.
-    aside.as_file().sync_all()?;
+    if flush {
+        // Before the rename, or a power cut could leave the new name with no content.
+        aside.as_file().sync_all()?;
+    }
     aside.persist(&target).map_err(|e| e.error)?;
     #[cfg(unix)]
-    if let Ok(folder) = File::open(folder) {
+    if let (true, Ok(folder)) = (flush, File::open(folder)) {
         // The content is safe by now, and some file systems cannot flush a folder: no reason to report a failure.
         let _ = folder.sync_all();
     }
@@ -191,7 +202,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         write_aside(&path, b"one").unwrap();
-        write_aside(&path, b"two").unwrap();
+        write_aside_unflushed(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(&open_mapped(&path).unwrap()[..], b"two");
         assert_eq!(names(folder.path()), ["a"]);

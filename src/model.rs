@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::gpu::Limits;
+use crate::gpu::{Capabilities, Limits};
 use crate::kernels::neuron::Neuron;
 use crate::layers::attention::Attention;
 use crate::layers::conv_bn::ConvBn;
@@ -203,6 +203,21 @@ impl Model {
     /// # Errors
     /// [`Error::Input`] for an empty batch, a T outside 1..=32, or a batch so large that sizes would overflow.
     pub fn record(&self, input: InputShape, options: Options, limits: Limits) -> Result<Recording> {
+        self.record_for(input, options, limits, Capabilities::default())
+    }
+
+    /// As [`Model::record`], in the ops that suit a device with `capabilities`: attention's two products are one op where that is
+    /// faster. The outputs are the same.
+    ///
+    /// # Errors
+    /// As [`Model::record`].
+    pub fn record_for(
+        &self,
+        input: InputShape,
+        options: Options,
+        limits: Limits,
+        capabilities: Capabilities,
+    ) -> Result<Recording> {
         if input.batch == 0 {
             return Err(Error::Input("the batch is empty; give at least one image".to_owned()));
         }
@@ -219,6 +234,7 @@ impl Model {
             channels: self.config.in_chans,
         };
         let mut r = Recorder::new(limits, options);
+        r.capabilities = capabilities;
         let image = r.recording.input("image", shape);
         let mut u = self.patch_embed.record(&mut r, image, input.timesteps);
         for (attention, mlp) in &self.blocks {

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::gpu::{Adapters, Context, Limits, MemoryPlan};
+use crate::gpu::{Adapters, Capabilities, Context, Limits, MemoryPlan, measure};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
 use crate::outputs::{LayerCount, OutputTensor, Outputs, Values};
@@ -84,6 +84,17 @@ impl Device {
         match self {
             Device::Cpu => self.name(),
             Device::Gpu(context) => context.identity(),
+        }
+    }
+
+    /// What decides between variants of a kernel, once that is known.
+    async fn settled(&self) -> Capabilities {
+        match self {
+            Device::Cpu => Capabilities::default(),
+            Device::Gpu(context) => {
+                measure::settle(context).await;
+                context.capabilities()
+            }
         }
     }
 
@@ -296,7 +307,8 @@ impl Session {
         Ok(match self.plans.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let recording = self.model.record(shape, options, self.device.limits())?;
+                let capabilities = self.device.settled().await;
+                let recording = self.model.record_for(shape, options, self.device.limits(), capabilities)?;
                 entry.insert(Program::new(&self.device, recording).await?)
             }
         })

@@ -22,6 +22,8 @@ use spikeshade::gpu::Limits;
 use spikeshade::tensor_file::{self, Data, TensorFile};
 use tempfile::TempDir;
 
+use common::program;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MNIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/mnist-2-64.safetensors");
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny_eval.safetensors");
@@ -29,10 +31,6 @@ const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny_eva
 const EVENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/events_eval.safetensors");
 const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/images");
 const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
-
-fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_spikeshade"))
-}
 
 fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     program().args(args).output().unwrap()

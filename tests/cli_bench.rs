@@ -20,7 +20,7 @@ const EVENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/events
 const BATCH: usize = 3;
 
 fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spikeshade"));
+    let mut command = common::program();
     command.arg("bench").args(args);
     command
 }
@@ -302,7 +302,7 @@ fn a_cache_that_cannot_be_used_is_no_error() {
     let output = folder.path().join("out.safetensors");
     let adapter = adapter();
     let forward = |caches: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spikeshade"));
+        let mut command = common::program();
         let (i, o) = (input.to_str().unwrap(), output.to_str().unwrap());
         command.args(["forward", "-m", MNIST, "-i", i, "-o", o, "-d", &adapter]).env("SPIKESHADE_CACHE_DIR", caches);
         let run = command.output().unwrap();
@@ -323,4 +323,70 @@ fn a_cache_that_cannot_be_used_is_no_error() {
     assert_eq!(forward(caches.to_str().unwrap()), expected);
     assert_eq!(forward("/dev/null"), expected);
     assert_eq!(forward(input.to_str().unwrap()), expected);
+}
+
+#[test]
+fn which_variants_are_faster_is_measured_once() {
+    let contexts = common::contexts(Limits::default());
+    let Some(adapter) = contexts.iter().find(|c| common::has_variants(c)).map(|c| c.name().to_owned()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let input = input(&folder, &[]);
+    let output = folder.path().join("out.safetensors");
+    let caches = folder.path().join("caches");
+    let forward = |variants: &str| {
+        let mut command = common::program();
+        let (i, o) = (input.to_str().unwrap(), output.to_str().unwrap());
+        command.args(["forward", "-m", MNIST, "-i", i, "-o", o, "-d", &adapter]);
+        let run = command.env("SPIKESHADE_CACHE_DIR", &caches).env("SPIKESHADE_VARIANTS", variants).output().unwrap();
+        assert!(run.status.success() && run.stderr.is_empty(), "{}", String::from_utf8_lossy(&run.stderr));
+        tensor_file::read(&output).unwrap().f32("logits").unwrap()
+    };
+    let files = || -> Vec<_> {
+        let all = std::fs::read_dir(&caches).unwrap().map(|file| file.unwrap().path());
+        all.filter(|path| path.extension().is_some_and(|e| e == "variants")).collect()
+    };
+    // Without a measurement: a software driver, and choices that are given.
+    let portable = forward("portable");
+    forward("auto");
+    assert_eq!(forward("tiled"), portable);
+    assert!(files().is_empty(), "{:?}", files());
+    assert_eq!(forward("measured"), portable);
+    let [file] = &files()[..] else { panic!("{:?}", files()) };
+    let written = || (std::fs::metadata(file).unwrap().modified().unwrap(), std::fs::read(file).unwrap());
+    let first = written();
+    assert_eq!(forward("measured"), portable);
+    assert!(written() == first, "it was measured again");
+    std::fs::write(file, &first.1[..first.1.len() - 1]).unwrap();
+    assert_eq!(forward("measured"), portable);
+    assert_eq!(written().1.len(), std::fs::read(&files()[0]).unwrap().len());
+    assert!(
+        written().1.starts_with(&first.1[..16]) && written().1 != first.1[..first.1.len() - 1],
+        "it was not replaced"
+    );
+}
+
+/// What was measured before something failed is printed, with the failure.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_batch_that_fails_does_not_take_the_others_along() {
+    let limited = |more: &[&str]| {
+        let mut shell = Command::new("sh");
+        // Each thread reserves addresses, which the limit counts as memory.
+        shell.env("RAYON_NUM_THREADS", "2").args(["-c", "ulimit -v 2000000; exec \"$@\"", "sh"]);
+        shell.args([env!("CARGO_BIN_EXE_spikeshade"), "bench", "--device", "cpu", "--runs", "1"]).args(more);
+        shell.output().unwrap()
+    };
+    let output = limited(&["--json", "--batch", "1,1000000"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("1000000") && error.contains("smaller batch"), "{error}");
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let batches = printed["batches"].as_array().unwrap();
+    assert!(batches.len() == 1 && batches[0]["batch"] == 1, "{printed}");
+    assert!(printed["error"].as_str().is_some_and(|e| error.contains(e)), "{printed}");
+    // Nothing was measured: nothing is printed.
+    let output = limited(&["--json", "--batch", "1000000,1"]);
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty());
+    let printed = json(&["--device", "cpu", "--runs", "1", "--batch", "1"]);
+    assert!(printed["error"].is_null() && printed["batches"].as_array().unwrap().len() == 1);
 }

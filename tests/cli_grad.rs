@@ -1,14 +1,16 @@
 //! `spikeshade grad` as a program.
 #![cfg(feature = "cli")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use spikeshade::tensor_file::{self, Data};
 
 fn spikeshade(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_spikeshade")).args(args).output().unwrap()
+    common::program().args(args).output().unwrap()
 }
 
 fn fixture(name: &str) -> String {

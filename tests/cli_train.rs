@@ -1,6 +1,8 @@
 //! `spikeshade train` as a program: what it writes, how it goes on after every kind of end, and what it refuses.
 #![cfg(feature = "cli")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ mixing = { mixup = 0.2, epochs = 6 }
 ";
 
 fn spikeshade(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_spikeshade")).args(args).output().unwrap()
+    common::program().args(args).output().unwrap()
 }
 
 fn error(output: &Output) -> String {
@@ -65,7 +67,7 @@ impl Setting {
     }
 
     fn command(&self, run: &str, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spikeshade"));
+        let mut command = common::program();
         command.args(["train", "--device", "cpu", "--config"]).arg(self.path("recipe.toml"));
         command.arg("--data").arg(self.path("data")).arg("--out").arg(self.path(run)).args(more);
         command

@@ -10,7 +10,9 @@ use rand_pcg::Pcg64Mcg;
 use spikeshade::Error;
 use spikeshade::checkpoint::{Checkpoint, Dtype, Tensor};
 use spikeshade::config::Config;
-use spikeshade::gpu::{Context, Limits, MemoryPlan, Plan};
+use spikeshade::gpu::measure::{SAMPLES, Task};
+use spikeshade::gpu::{Capabilities, Context, ForGpus, Limits, Measured, MemoryPlan, Plan};
+use spikeshade::init::init;
 use spikeshade::kernels::attention::Order;
 use spikeshade::kernels::lif::LifOp;
 use spikeshade::kernels::neuron::Neuron;
@@ -251,6 +253,55 @@ fn where_no_kv_fits_attention_takes_the_other_order() {
     for context in common::contexts(narrow) {
         let name = context.name().to_owned();
         same(&run(Device::Gpu(context)), &expected, &name);
+    }
+}
+
+#[test]
+fn attention_is_one_kernel_where_that_pays_and_its_heads_fit() {
+    let always = Capabilities { for_gpus: ForGpus::Always, ..Capabilities::default() };
+    let kernels = |model: &Model, order, capabilities| -> Vec<&str> {
+        let options = Options { order: Some(order), ..Options::default() };
+        let recording = model.record_for(shape(1), options, Limits::default(), capabilities).unwrap();
+        let stems = recording.ops().map(|op| op.kernel().stem);
+        stems.filter(|stem| stem.starts_with("attention")).collect()
+    };
+    let two = ["attention_kv", "attention_q_kv"];
+    let model = model();
+    assert_eq!(kernels(&model, Order::QKv, Capabilities::default()), two);
+    assert_eq!(kernels(&model, Order::QKv, always), ["attention_fused"]);
+    assert_eq!(kernels(&model, Order::QkV, always), ["attention_qk_v"]);
+    // By measurement of attention alone.
+    for (thousandths, expected) in [(900, &["attention_fused"][..]), (1000, &two), (0, &two)] {
+        let all = SAMPLES.map(|of| if of.task == Task::Attention { thousandths } else { 500 });
+        let measured = Capabilities { for_gpus: ForGpus::Measured(Measured(all)), ..always };
+        assert_eq!(kernels(&model, Order::QKv, measured), expected, "{thousandths}");
+    }
+    // Heads of 64 channels fill the workgroup memory, those of 96 would not fit.
+    for (embed_dim, heads, expected) in
+        [(64, 1, &["attention_fused"][..]), (96, 1, &two), (96, 8, &["attention_fused"])]
+    {
+        let config = Config { embed_dim, num_heads: heads, ..Config::preset("tiny").unwrap() };
+        let model = Model::new(&init(&config, 1, |_, _| ()).unwrap().checkpoint).unwrap();
+        assert_eq!(kernels(&model, Order::QKv, always), expected, "{embed_dim} in {heads} heads");
+    }
+
+    // Windows, traces, counts and memory are as with two kernels, less Kᵀ V.
+    let narrow = Limits { binding: 72 << 10, ..Limits::default() };
+    let options = Options { order: Some(Order::QKv), ..TRACED };
+    for limits in [Limits::default(), narrow] {
+        let [one, two] = [always, Capabilities::default()]
+            .map(|capabilities| model.record_for(shape(2), options, limits, capabilities).unwrap());
+        let windows = two.ops().filter(|op| op.kernel().stem == "attention_kv").count();
+        assert_eq!(one.ops().count() + windows, two.ops().count());
+        let [one, two] = [one, two].map(|recording| MemoryPlan::new(&recording, limits).unwrap());
+        assert!(one.without_reuse < two.without_reuse);
+    }
+    let expected = Session::new(model.clone(), Device::Cpu).run_blocking(&images(2), None, options).unwrap();
+    for limits in [Limits::default(), narrow] {
+        for context in common::contexts_of_all_variants(limits) {
+            // Kept to a batch that fits either way.
+            same(&session(&model, &context, &images(2), options).unwrap(), &expected, context.identity());
+        }
     }
 }
 
@@ -620,5 +671,53 @@ fn of_pipelines_compiled_together_the_first_broken_one_is_named() {
         assert_eq!(run(&mut plan(&[]).unwrap(), &[]), expected, "{}", context.name());
         let error = plan(&[7]).err().unwrap();
         assert!(matches!(&error, Error::Gpu(why) if why.contains("layer 7: residual_add")), "{error}");
+    }
+}
+
+/// A module that several pipelines share is made by one of the threads; the others only hear that it is invalid.
+#[test]
+fn of_a_module_that_several_share_the_fault_itself_is_told() {
+    const SHARED: usize = 4;
+    let recording = || {
+        let mut r = Recording::default();
+        let flat = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
+        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.5; 4].into() }));
+        for i in 0..SHARED {
+            let out = r.tensor("sum", Element::Real, flat);
+            let op = ResidualAddOp { layer: format!("layer {i}"), input: x, residual: x, out };
+            r.push(BrokenWith(Broken(op), i as f64));
+        }
+        r
+    };
+    for context in common::contexts(Limits::default()) {
+        for _ in 0..40 {
+            let error = pollster::block_on(Plan::new(&context, recording())).err().unwrap().to_string();
+            assert!(error.contains("residual_add") && error.contains("nothing"), "{}: {error}", context.name());
+        }
+    }
+}
+
+/// The same text with a constant of its own, so that it is a pipeline of its own.
+struct BrokenWith(Broken, f64);
+
+impl Op for BrokenWith {
+    fn kernel(&self) -> &'static Kernel {
+        &BROKEN
+    }
+
+    fn layer(&self) -> &str {
+        self.0.layer()
+    }
+
+    fn dispatch(&self, recording: &Recording) -> Dispatch {
+        Dispatch { constants: vec![("X", self.1)], ..self.0.dispatch(recording) }
+    }
+
+    fn reference(&self, host: &mut HostTensors) {
+        self.0.reference(host);
+    }
+
+    fn reference_f64(&self, host: &mut HostTensors<f64>) {
+        self.0.reference_f64(host);
     }
 }

@@ -254,6 +254,7 @@ fn the_rule_for_shader_files_bites() {
 
 /// The shaders whose sums are additions of selected values.
 const ADDITION_ONLY: &[&str] = &[
+    "attention_fused",
     "attention_kv",
     "attention_q_kv",
     "attention_qk_v",
@@ -483,6 +484,8 @@ fn the_check_for_additions_bites() {
         ("- vec4f(0x1p-14f);", "* vec4f(0.5);"),
         ("(magnitude << vec4u(13u))", "(magnitude * vec4u(8192u))"),
     ];
+    let unpacked_halves = [("return halves(w);", "return 0.5 * halves(w);"), halves[1], halves[2]];
+    let unpacked_bytes = [("return vec4f(unpack4xI8(w));", "return vec4f(2 * unpack4xI8(w));")];
     let int8_product = [
         ("h0 += masked(w, r0, k);", "h0 += masked(w, r0, k) * vec2u(3u);"),
         ("h7 += masked(w, r7, k);", "h7 += masked(w, r7, k) * ((r7 >> k) & 1u);"),
@@ -500,6 +503,13 @@ fn the_check_for_additions_bites() {
     );
     let attention_kv =
         [("m0 += signed_term(", "m0 += 2.0 * signed_term("), ("k_tile[e] = k;", "k_tile[e] = k * k;"), signed];
+    let attention_fused = [
+        ("m1 += signed_term(", "m1 += 2.0 * signed_term("),
+        ("o3 += masked(of_i, q3, i);", "o3 += masked(of_i, q3, i) * 0.5;"),
+        ("return bitcast<vec4f>(value & vec4u(", "return bitcast<vec4f>(value) * vec4f(vec4u("),
+        ("o_out[at + c] = sum[c];", "o_out[at + c] = sum[c] / 8.0;"),
+        signed,
+    ];
     let attention_qk_v = [
         ("a0 += masked(k, q0, i);", "a0 += masked(k, q0, i) * 0.125;"),
         ("o2 += signed_term(", "o2 += 0.125 * signed_term("),
@@ -527,17 +537,25 @@ fn the_check_for_additions_bites() {
     let spike_tile = [
         ("sums_b[r] += masked(b, mask);", "sums_b[r] += masked(b, mask) * 1.5;"),
         ("return bitcast<vec4f>(w & vec4u(mask));", "return bitcast<vec4f>(w) * f32(mask & 1u);"),
-        ("weight_tiles[thread] = next0;", "weight_tiles[thread] = next0 / 3.0;"),
+        ("weight_tiles[thread] = unpacked(next0);", "weight_tiles[thread] = unpacked(next0) / 3.0;"),
         ("let h = charge(", "let h = 2.0 * charge("),
     ];
     let subgroup_kv = [("sums[8u + j] += signed_term(", "sums[8u + j] += 2.0 * signed_term("), signed];
-    let cases: [(&str, Vec<(&str, &str)>); 14] = [
+    let cases: [(&str, Vec<(&str, &str)>); 23] = [
         ("linear_spike", [&spike_product[..], &epilogue].concat()),
         ("conv3x3_spike", [&spike_product[..], &epilogue].concat()),
         ("linear_spike.table", spike_table.to_vec()),
         ("conv3x3_spike.table", spike_table.to_vec()),
         ("linear_spike.tiled", spike_tile.to_vec()),
         ("conv3x3_spike.tiled", spike_tile.to_vec()),
+        ("linear_spike_f16.table", [&spike_table[..], &unpacked_halves].concat()),
+        ("conv3x3_spike_f16.table", [&spike_table[..], &unpacked_halves].concat()),
+        ("linear_spike_int8.table", [&spike_table[..], &unpacked_bytes].concat()),
+        ("conv3x3_spike_int8.table", [&spike_table[..], &unpacked_bytes].concat()),
+        ("linear_spike_f16.tiled", [&spike_tile[..], &unpacked_halves].concat()),
+        ("conv3x3_spike_f16.tiled", [&spike_tile[..], &unpacked_halves].concat()),
+        ("linear_spike_int8.tiled", [&spike_tile[..], &unpacked_bytes].concat()),
+        ("conv3x3_spike_int8.tiled", [&spike_tile[..], &unpacked_bytes].concat()),
         ("attention_kv.subgroup", subgroup_kv.to_vec()),
         ("linear_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),
         ("conv3x3_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),
@@ -545,6 +563,7 @@ fn the_check_for_additions_bites() {
         ("conv3x3_spike_int8", [&int8_product[..], &epilogue[2..]].concat()),
         ("attention_q_kv", spike_product.to_vec()),
         ("attention_kv", attention_kv.to_vec()),
+        ("attention_fused", attention_fused.to_vec()),
         ("attention_qk_v", attention_qk_v.to_vec()),
     ];
     for (stem, replacements) in cases {

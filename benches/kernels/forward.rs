@@ -2,6 +2,7 @@
 
 use half::f16;
 use spikeshade::kernels::attention::kv_shape;
+use spikeshade::kernels::attention_fused::AttentionFused;
 use spikeshade::kernels::attention_kv::AttentionKv;
 use spikeshade::kernels::attention_q_kv::AttentionQKv;
 use spikeshade::kernels::attention_qk_v::AttentionQkV;
@@ -197,6 +198,12 @@ pub fn rows() -> Vec<Row> {
             let m = d.real(kv_shape(shape(8, DIM), HEADS), -16, 16);
             let o = d.out(Element::Real, shape(8, DIM));
             d.recording.push(AttentionQKv { layer: String::new(), q, m, o, heads: HEADS });
+        }),
+        Row::new("attention_fused", "8 heads of 32, N 64", |d| {
+            let q = d.spikes(shape(8, DIM), Element::Spikes, RATE);
+            let (k, v) = (d.real(shape(8, DIM), 0, 8), d.spikes(shape(8, DIM), Element::Ternary, RATE));
+            let o = d.out(Element::Real, shape(8, DIM));
+            d.recording.push(AttentionFused { layer: String::new(), q, k, v, o, heads: HEADS });
         }),
         Row::new("attention_qk_v", "8 heads of 32, N 64", |d| {
             let q = d.spikes(shape(8, DIM), Element::Spikes, RATE);

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode};
-use spikeshade::gpu::{Adapters, Context, Limits, Plan, Variants};
+use spikeshade::gpu::{Adapters, Context, Opening, Plan, Variants};
 use spikeshade::kernels::Op;
 use spikeshade::reference::Executor;
 
@@ -73,7 +73,8 @@ fn bench(criterion: &mut Criterion) -> Result<bool, spikeshade::Error> {
     };
     let portable = match adapter()? {
         Some((adapters, index)) => {
-            let opened = Context::open_with(&adapters, index, Limits::default(), Variants::Portable);
+            let opening = Opening { variants: Variants::Portable, ..Opening::from_env()? };
+            let opened = Context::open_with(&adapters, index, opening);
             Some(pollster::block_on(opened)?)
         }
         None => None,

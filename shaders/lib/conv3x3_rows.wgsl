@@ -1,6 +1,7 @@
 // Where a 3×3 convolution's spike product finds its inputs (pad 1, stride 1): chunk c of 32 k is word c % words_in of the
 // token at tap c / words_in, zeros outside the grid. The patch matrix is never written.
-// The kernel supplies `spikes_in` [T][B][H][W][words_in] and what lib/product_epilogue.wgsl asks for.
+// The kernel supplies `spikes_in` [T][B][H][W][words_in] and what the epilogue asks for, which says what token and
+// timestep a row is.
 
 fn chunks() -> u32 {
     return 9u * product.words_in;
@@ -12,7 +13,7 @@ fn chunk_bits(chunk: u32) -> u32 {
 
 fn row_spikes(r: u32, chunk: u32) -> u32 {
     // Rows past the end read a valid row; their sums are not stored.
-    let token = min(row_token(this_thread / 8u, r), product.rows - 1u);
+    let token = min(own_token(r), product.rows - 1u);
     let step = min(row_step(r), product.steps - 1u);
     let tap = chunk / product.words_in;
     let x = token % product.width + tap % 3u;                     // one more than the column read

@@ -31,6 +31,11 @@ fn row_token(row_group: u32, r: u32) -> u32 {
     return (this_tile * 8u + row_group) * (8u / STEP_BLOCK) + r / STEP_BLOCK;
 }
 
+// Of this thread's row r.
+fn own_token(r: u32) -> u32 {
+    return row_token(this_thread / 8u, r);
+}
+
 fn row_step(r: u32) -> u32 {
     return this_block * STEP_BLOCK + r % STEP_BLOCK;
 }

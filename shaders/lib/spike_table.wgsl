@@ -1,4 +1,4 @@
-// One subgroup's share of (packed spikes) × (f32 weights), for software drivers: 128 local rows × 8 outputs, additions only.
+// One subgroup's share of (packed spikes) × (weights, f32 once unpacked), for software drivers: 128 local rows × 8 outputs, additions only.
 //   sum[row][o] = Σ_k bit(row, k) ? weight[k][o] : 0
 // Three inputs have eight sums of their weights. Each lane of the subgroup holds one of them, and a row picks its own by a
 // shuffle: on a processor that is one instruction for eight lanes, where every load is a loop over them. So weights are loaded
@@ -9,7 +9,9 @@
 // to each other, ascending, and their sum to the row's; a silent input adds +0.
 // The kernel supplies
 //   row_spikes(r, chunk) -> u32   32 input bits of this thread's row r (0..15)
-//   chunk_weight(chunk, i) -> vec4f   entry i (0..255) of the chunk's [32 k][8 vec4f] weights
+//   chunks() -> u32               chunks of 32 k
+//   Stored, weights: array<Stored>   four weights of consecutive outputs as they are stored, [O/32][chunks][32 k][8]
+//   unpacked(w: Stored) -> vec4f   the four as f32
 
 struct Tables {
     a: array<vec4f, 6>, // of outputs 0..3
@@ -70,13 +72,19 @@ fn load_row(r: u32, chunk: u32) {
     spike_bits[r] = row_spikes(r, chunk);
 }
 
+// Entry i (0..255) of the chunk's weights.
+fn chunk_weight(chunk: u32, i: u32) -> vec4f {
+    return unpacked(weights[(this_o_tile * chunks() + chunk) * 256u + i]);
+}
+
 // Leaves the sums of this thread's rows in `sums_a` and `sums_b`.
-fn spike_product(chunks: u32) {
+fn spike_product() {
     begin_row(0u); begin_row(1u); begin_row(2u); begin_row(3u);
     begin_row(4u); begin_row(5u); begin_row(6u); begin_row(7u);
     begin_row(8u); begin_row(9u); begin_row(10u); begin_row(11u);
     begin_row(12u); begin_row(13u); begin_row(14u); begin_row(15u);
-    for (var chunk = 0u; chunk < chunks; chunk += 1u) {
+    let count = subgroupBroadcastFirst(chunks());
+    for (var chunk = 0u; chunk < count; chunk += 1u) {
         load_row(0u, chunk); load_row(1u, chunk); load_row(2u, chunk); load_row(3u, chunk);
         load_row(4u, chunk); load_row(5u, chunk); load_row(6u, chunk); load_row(7u, chunk);
         load_row(8u, chunk); load_row(9u, chunk); load_row(10u, chunk); load_row(11u, chunk);

@@ -6,8 +6,8 @@
 //   ternary   LIF over T, packed to a plus and a minus plane
 // A workgroup makes 32 outputs, eight at a time. A thread's 16 rows are STEP_BLOCK timesteps of each of 16 / STEP_BLOCK tokens;
 // for T > 16 the membranes are carried from block to block. It packs a row's word alone, a byte with each eight outputs.
-// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`), chunks() and what
-// spike_table asks for; the entry points are here, one for each epilogue.
+// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`) and what spike_table asks
+// for; the entry points are here, one for each epilogue.
 
 var<private> this_tile: u32;   // of rows
 var<private> this_o_tile: u32; // of 32 output channels
@@ -45,7 +45,7 @@ fn make(part: u32) {
     batch_norm = array<vec4f, 4>(
         scale_shift[first], scale_shift[first + 1u], scale_shift[first + 2u], scale_shift[first + 3u]
     );
-    spike_product(subgroupBroadcastFirst(chunks()));
+    spike_product();
 }
 
 fn normalise_a(sum: vec4f) -> vec4f {
@@ -57,7 +57,7 @@ fn normalise_b(sum: vec4f) -> vec4f {
 }
 
 // Token and timestep of this thread's row r (0..15).
-fn row_token(r: u32) -> u32 {
+fn own_token(r: u32) -> u32 {
     return (this_tile * (16u / STEP_BLOCK) + r / STEP_BLOCK) * 8u + this_lane;
 }
 
@@ -66,12 +66,12 @@ fn row_step(r: u32) -> u32 {
 }
 
 fn row_exists(r: u32) -> bool {
-    return row_token(r) < product.rows && row_step(r) < product.steps;
+    return own_token(r) < product.rows && row_step(r) < product.steps;
 }
 
 // vec4f or word of row r in the output, without the channel.
 fn row_out(r: u32) -> u32 {
-    return (row_step(r) * product.rows + row_token(r)) * product.out_stride + product.out_first;
+    return (row_step(r) * product.rows + own_token(r)) * product.out_stride + product.out_first;
 }
 
 fn real_row(r: u32) {

@@ -6,8 +6,7 @@
 //   ternary   LIF over T, packed to a plus and a minus plane
 // A thread's 8 rows are STEP_BLOCK timesteps of each of 8 / STEP_BLOCK tokens; for T > 8 the membranes are carried from block to
 // block in registers.
-// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`), chunks() and what
-// spike_tile asks for; the entry points are here, one for each epilogue.
+// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`) and what spike_tile asks for; the entry points are here, one for each epilogue.
 
 // [128 rows][8 threads], of the first tile's outputs plus in bits 0..3 and minus in bits 4..7, of the second's in bits 8..15
 var<workgroup> nibbles: array<u32, 1024>;
@@ -32,6 +31,11 @@ fn begin(thread: u32, group: vec3u, groups: vec3u) -> bool {
 // Token and timestep of row r (0..7) of a row group (a thread's sixteenth of the workgroup).
 fn row_token(row_group: u32, r: u32) -> u32 {
     return (this_tile * 16u + row_group) * (8u / STEP_BLOCK) + r / STEP_BLOCK;
+}
+
+// Of this thread's row r.
+fn own_token(r: u32) -> u32 {
+    return row_token(this_thread / 8u, r);
 }
 
 fn row_step(r: u32) -> u32 {
@@ -149,7 +153,7 @@ fn real(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread, chunks());
+        spike_product(thread);
         real_row(0u); real_row(1u); real_row(2u); real_row(3u);
         real_row(4u); real_row(5u); real_row(6u); real_row(7u);
     }
@@ -162,7 +166,7 @@ fn residual_real(@builtin(local_invocation_index) thread: u32, @builtin(workgrou
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread, chunks());
+        spike_product(thread);
         residual_row(0u); residual_row(1u); residual_row(2u); residual_row(3u);
         residual_row(4u); residual_row(5u); residual_row(6u); residual_row(7u);
     }
@@ -175,7 +179,7 @@ fn spikes(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) g
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread, chunks());
+        spike_product(thread);
         fire_rows(false);
     }
 }
@@ -187,7 +191,7 @@ fn ternary(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) 
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread, chunks());
+        spike_product(thread);
         fire_rows(true);
     }
 }

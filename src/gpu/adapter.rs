@@ -1,6 +1,6 @@
 //! Which adapters there are, and which one a name, an index or nothing at all chooses.
 
-use super::Capabilities;
+use super::{Capabilities, ForGpus};
 use crate::error::clip;
 use crate::{Error, Result};
 
@@ -166,7 +166,7 @@ pub(super) fn capabilities(adapter: &wgpu::Adapter) -> Capabilities {
     Capabilities {
         software: kind(&info) == AdapterKind::Software,
         subgroup: has_subgroups.then_some((info.subgroup_min_size, info.subgroup_max_size)),
-        tiles_from: None,
+        for_gpus: ForGpus::Never,
     }
 }
 
@@ -212,6 +212,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
             ("subgroups", has.contains(wgpu::Features::SUBGROUP)),
             ("shader-f16", has.contains(wgpu::Features::SHADER_F16)),
             ("timestamp-query", has.contains(wgpu::Features::TIMESTAMP_QUERY)),
+            ("cooperative-matrix", has.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         ],
         subgroup: (info.subgroup_min_size, info.subgroup_max_size),
         name: info.name,

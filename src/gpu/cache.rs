@@ -1,8 +1,10 @@
-//! Pipelines that a driver compiled before, in a file from one process to the next.
+//! What is kept in files from one process to the next: pipelines that a driver compiled, and which variants are faster
+//! ([`super::measure`]).
 //!
 //! A file `<cache folder>/spikeshade/<key of the adapter>.pipelines` holds what [`wgpu::PipelineCache::get_data`] gave, after a
 //! header with its length and a hash: drivers trust what they are given, so that only what was written whole reaches them.
-//! Nothing here is ever an error: without the file, or where it cannot be written, pipelines are compiled anew.
+//! Nothing here is ever an error: without the file, or where it cannot be written, pipelines are compiled anew. So files are not
+//! flushed to the disk, for which first results would wait: what a power cut leaves in pieces has another hash.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -14,9 +16,11 @@ use etcetera::BaseStrategy;
 pub const FOLDER: &str = "SPIKESHADE_CACHE_DIR";
 /// A file that would be larger is given up: data of pipelines that no longer exist cannot be told from others.
 const MOST_BYTES: u64 = 64 << 20;
-/// Begins the file.
-const MAGIC: [u8; 16] = *b"spikeshade pso 1";
-const HEADER: usize = MAGIC.len() + 16;
+/// What a file begins with: what it holds, and in which version of its form.
+pub(super) type Magic = [u8; 16];
+/// Begins a file of pipelines.
+const MAGIC: Magic = *b"spikeshade pso 1";
+const HEADER: usize = size_of::<Magic>() + 16;
 
 /// The pipeline cache of a device and its file.
 pub(super) struct PipelineCache {
@@ -43,7 +47,7 @@ impl PipelineCache {
         // Two drivers of one adapter would discard each other's.
         let driver = hash(format!("{} {}", adapter.driver, adapter.driver_info).as_bytes());
         let file = folder.join(format!("{}-{driver:016x}.pipelines", wgpu::util::pipeline_cache_key(adapter)?));
-        let data = read(&file);
+        let data = read(&file, &MAGIC);
         let (raw, kept) = match data.as_deref().and_then(|data| create(device, Some(data))) {
             Some(raw) => (raw, data),
             // Of another device, say, by a file that was copied.
@@ -62,7 +66,7 @@ impl PipelineCache {
         let Some(data) = self.raw.get_data() else { return };
         let hash = hash(&data);
         if self.saved.swap(hash, Ordering::Relaxed) != hash {
-            match write(&self.file, &data) {
+            match write(&self.file, &MAGIC, &data) {
                 Ok(()) => log::debug!("{}: {} bytes of compiled pipelines", self.file.display(), data.len()),
                 Err(e) => log::info!("compiled pipelines are not kept: {e}"),
             }
@@ -81,21 +85,21 @@ fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCa
 }
 
 /// Never 0. Hashes of another version of Rust may differ, which costs one compilation.
-fn hash(data: &[u8]) -> u64 {
+pub(super) fn hash(data: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     data.hash(&mut hasher);
     hasher.finish().max(1)
 }
 
 /// What [`write`] wrote; `None` if it is not there, or not whole.
-fn read(file: &Path) -> Option<Vec<u8>> {
+pub(super) fn read(file: &Path, magic: &Magic) -> Option<Vec<u8>> {
     let about = std::fs::symlink_metadata(file).ok()?;
     if !about.is_file() || about.len() > MOST_BYTES || !is_own(&about) || !is_own(&file.parent()?.metadata().ok()?) {
         return None;
     }
     let bytes = std::fs::read(file).ok()?;
     let (header, data) = bytes.split_at_checked(HEADER)?;
-    (header == self::header(data)).then(|| data.to_vec())
+    (header == self::header(magic, data)).then(|| data.to_vec())
 }
 
 /// Whether nobody else can have written it: what is read goes to the driver.
@@ -111,16 +115,16 @@ fn is_own(_: &std::fs::Metadata) -> bool {
     true
 }
 
-fn header(data: &[u8]) -> [u8; HEADER] {
+fn header(magic: &Magic, data: &[u8]) -> [u8; HEADER] {
     let mut header = [0; HEADER];
-    header[..16].copy_from_slice(&MAGIC);
+    header[..16].copy_from_slice(magic);
     header[16..24].copy_from_slice(&(data.len() as u64).to_le_bytes());
     header[24..].copy_from_slice(&hash(data).to_le_bytes());
     header
 }
 
 /// Replaces the file as a whole; data too large for it removes it, to begin anew.
-fn write(file: &Path, data: &[u8]) -> crate::Result<()> {
+pub(super) fn write(file: &Path, magic: &Magic, data: &[u8]) -> crate::Result<()> {
     let io = |e| crate::Error::io(file, e);
     if (HEADER + data.len()) as u64 > MOST_BYTES {
         return std::fs::remove_file(file).or_else(|e| match e.kind() {
@@ -139,7 +143,7 @@ fn write(file: &Path, data: &[u8]) -> crate::Result<()> {
     if std::fs::symlink_metadata(file).is_ok_and(|about| !about.is_file()) {
         return Err(io(std::io::Error::other("it is no regular file")));
     }
-    crate::files::write_aside(file, &[&header(data), data].concat())
+    crate::files::write_aside_unflushed(file, &[&header(magic, data), data].concat())
 }
 
 #[cfg(test)]
@@ -152,9 +156,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("made/for/it.pipelines");
         let data: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
-        assert_eq!(read(&file), None);
-        write(&file, &data).unwrap();
-        assert_eq!(read(&file).as_ref(), Some(&data));
+        assert_eq!(read(&file, &MAGIC), None);
+        write(&file, &MAGIC, &data).unwrap();
+        assert_eq!(read(&file, &MAGIC).as_ref(), Some(&data));
         let whole = std::fs::read(&file).unwrap();
         let mut broken = vec![Vec::new(), [&whole[..], b"x"].concat()];
         broken.extend([1, HEADER - 1, HEADER, whole.len() - 1].map(|n| whole[..n].to_vec()));
@@ -165,13 +169,15 @@ mod tests {
         }));
         for bytes in broken {
             std::fs::write(&file, &bytes).unwrap();
-            assert_eq!(read(&file), None, "{} bytes", bytes.len());
+            assert_eq!(read(&file, &MAGIC), None, "{} bytes", bytes.len());
         }
-        assert_eq!(read(folder.path()), None, "a folder");
+        assert_eq!(read(folder.path(), &MAGIC), None, "a folder");
+        std::fs::write(&file, &whole).unwrap();
+        assert_eq!((read(&file, &MAGIC), read(&file, b"of something els")), (Some(data), None));
         // Too large: gone, and no error if it is gone already.
         std::fs::write(&file, &whole).unwrap();
         for _ in 0..2 {
-            write(&file, &vec![0; MOST_BYTES as usize]).unwrap();
+            write(&file, &MAGIC, &vec![0; MOST_BYTES as usize]).unwrap();
             assert!(!file.exists());
         }
     }
@@ -194,17 +200,17 @@ mod tests {
                 continue;
             };
             cache.save();
-            let data = read(&cache.file).unwrap();
+            let data = read(&cache.file, &MAGIC).unwrap();
             assert!(PipelineCache::open(&device, &info, folder.path()).unwrap().saved.into_inner() == hash(&data));
             // Whole as a file, but nothing that this device wrote: cut short, of another device, and noise.
             let mut of_another = data.clone();
             // In the adapter's key, of wgpu's header.
             of_another[20] ^= 0xff;
             for bad in [&[][..], &data[..data.len() / 2], &of_another, &[7; 4096]] {
-                write(&cache.file, bad).unwrap();
+                write(&cache.file, &MAGIC, bad).unwrap();
                 let opened = PipelineCache::open(&device, &info, folder.path()).unwrap();
                 opened.save();
-                assert_eq!(read(&cache.file).as_ref(), Some(&data), "{}", info.name);
+                assert_eq!(read(&cache.file, &MAGIC).as_ref(), Some(&data), "{}", info.name);
             }
             // A folder that cannot be made, as a file is in its place.
             let file = folder.path().join("file");

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::measure::Measurement;
 use super::pipelines::Pipelines;
-use super::{Adapters, Capabilities, Limits, Variants};
+use super::{Adapters, Capabilities, ForGpus, Limits, Opening, Variants};
 use crate::recording::Constant;
 use crate::{Error, Result};
 
@@ -19,7 +20,7 @@ pub struct Context {
     identity: String,
     timestamps: bool,
     capabilities: Capabilities,
-    tiles_pay: Option<OnceLock<bool>>,
+    measurement: Option<Measurement>,
     lost: Arc<Mutex<Option<String>>>,
     allocated: Arc<AtomicU64>,
     pub(super) pipelines: Pipelines,
@@ -55,46 +56,28 @@ fn identity(info: &wgpu::AdapterInfo, variants: Variants) -> String {
 }
 
 impl Context {
-    /// Opens adapter `index` with WebGPU's default limits (or less where the adapter has less), but for the sizes of bindings and
-    /// buffers, which are the adapter's own outside a browser: what fits need not be cut.
-    ///
-    /// Where the backend allows it, compiled pipelines are kept from one process to the next, in the user's cache folder or in
-    /// the one that `SPIKESHADE_CACHE_DIR` names; empty, it keeps nothing.
+    /// Opens adapter `index` as [`Opening::from_env`] has it.
     ///
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
     pub async fn open(adapters: &Adapters, index: usize) -> Result<Arc<Context>> {
-        let standard = Limits::default();
-        let (binding, buffer) = (super::LARGEST.max(standard.binding), super::LARGEST.max(standard.buffer));
-        Self::open_within(adapters, index, Limits { binding, buffer, ..standard }).await
+        Self::open_with(adapters, index, Opening::from_env()?).await
     }
 
-    /// As [`Context::open`], with plans kept within `limits` where these are tighter.
+    /// As [`Context::open`], as `opening` has it.
     ///
     /// # Errors
     /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
-    pub async fn open_within(adapters: &Adapters, index: usize, limits: Limits) -> Result<Arc<Context>> {
-        Self::open_with(adapters, index, limits, Variants::from_env()?).await
-    }
-
-    /// As [`Context::open_within`], with the kernels' `variants` given.
-    ///
-    /// # Errors
-    /// [`Error::Gpu`] if there is no such adapter or it refuses the device.
-    pub async fn open_with(
-        adapters: &Adapters,
-        index: usize,
-        limits: Limits,
-        variants: Variants,
-    ) -> Result<Arc<Context>> {
+    pub async fn open_with(adapters: &Adapters, index: usize, opening: Opening) -> Result<Arc<Context>> {
+        let Opening { limits, variants, cache } = opening;
         let adapter = adapters.all.get(index).ok_or_else(|| Error::Gpu(format!("there is no adapter {index}")))?;
         let info = adapter.get_info();
         let name = info.name.clone();
         let mut features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE);
         let capabilities = match variants {
             Variants::Auto => super::adapter::capabilities(adapter),
-            Variants::Portable => Capabilities::default(),
-            Variants::Tiled => Capabilities { tiles_from: Some(0), ..Capabilities::default() },
+            Variants::Portable | Variants::Measured => Capabilities::default(),
+            Variants::Tiled => Capabilities { for_gpus: ForGpus::Always, ..Capabilities::default() },
         };
         features.set(wgpu::Features::SUBGROUP, capabilities.subgroup.is_some());
         let own = adapter.limits();
@@ -132,7 +115,12 @@ impl Context {
             }
         });
         device.on_uncaptured_error(Arc::new(|e| log::error!("{e}")));
-        let pipelines = Pipelines::new(&device, &info);
+        let pipelines = Pipelines::new(&device, &info, cache.as_deref());
+        let by_measurement = match variants {
+            Variants::Auto => !capabilities.software,
+            Variants::Measured => true,
+            Variants::Portable | Variants::Tiled => false,
+        };
         Ok(Arc::new(Context {
             device,
             queue,
@@ -142,8 +130,8 @@ impl Context {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             capabilities,
             // A browser has no clock that could tell.
-            tiles_pay: (variants == Variants::Auto && !capabilities.software && cfg!(not(target_arch = "wasm32")))
-                .then(OnceLock::new),
+            measurement: (by_measurement && cfg!(not(target_arch = "wasm32")))
+                .then(|| Measurement::new(&info, cache.as_deref())),
             lost,
             allocated: Arc::default(),
             pipelines,
@@ -171,14 +159,17 @@ impl Context {
         self.timestamps
     }
 
-    /// What decides between variants of a kernel.
+    /// What decides between variants of a kernel, as far as it is known.
     pub fn capabilities(&self) -> Capabilities {
-        self.capabilities
+        match self.measurement.as_ref().and_then(Measurement::get) {
+            Some(measured) => Capabilities { for_gpus: ForGpus::Measured(measured), ..self.capabilities },
+            None => self.capabilities,
+        }
     }
 
-    /// Whether larger tiles are faster here, once measured; `None` where that is no question.
-    pub(super) fn tiles_pay(&self) -> Option<&OnceLock<bool>> {
-        self.tiles_pay.as_ref()
+    /// Which variants for GPUs are faster here; `None` where that is no question.
+    pub(super) fn measurement(&self) -> Option<&Measurement> {
+        self.measurement.as_ref()
     }
 
     /// Bytes of all buffers that exist on the device now.

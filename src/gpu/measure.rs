@@ -1,80 +1,471 @@
-//! Which variant is the faster one, measured once a device where no rule says so.
+//! Which variants for GPUs are faster than the portable kernels: measured at a few sizes, once a device and driver, and kept in a
+//! file.
+//!
+//! The model of cost is this: how the times of a variant and of the portable kernel compare depends on the task, on how many
+//! workgroups the variant's grid has (whether they fill the device) and on how long each of them works (whether it is worth
+//! beginning). Of the sizes in [`SAMPLES`] the nearest one decides, in powers of two of both; see [`Measured::pays`].
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::{Capabilities, Context, Plan};
+#[cfg(not(target_arch = "wasm32"))]
+use super::cache;
+use super::{Capabilities, Context, ForGpus, Plan};
 use crate::Result;
+use crate::kernels::attention::{Heads, kv_shape};
+use crate::kernels::attention_fused::AttentionFused;
+use crate::kernels::attention_kv::AttentionKv;
+use crate::kernels::attention_q_kv::AttentionQKv;
+use crate::kernels::conv3x3_spike::Conv3x3Spike;
 use crate::kernels::linear_spike::LinearSpike;
+use crate::kernels::neuron::Neuron;
 use crate::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use crate::recording::{Constant, Recording};
-use crate::tensor::{Element, Shape};
+use crate::tensor::{Element, Shape, words};
 
-/// Workgroups of a product in larger tiles from which on they fill a GPU of ordinary size; with fewer, the smaller tiles of the
-/// portable kernel reach more of it.
-const FILL: u64 = 64;
-
-/// What decides between variants of the kernels of `recording`, measured first where that is not known yet. Variants that are
-/// chosen by measurement give the same bits as the portable ones, so that results do not depend on it.
-pub(super) async fn settle(context: &Arc<Context>, recording: &Recording) -> Capabilities {
-    let known = context.capabilities();
-    let Some(tiles_pay) = context.tiles_pay() else { return known };
-    let large = Capabilities { tiles_from: Some(FILL), ..known };
-    let differs = recording.ops().any(|op| op.dispatch_on(recording, large).kernel.stem != op.kernel().stem);
-    if !differs {
-        return known;
-    }
-    let pays = match tiles_pay.get() {
-        Some(&pays) => pays,
-        None => {
-            // A device that fails here fails again, with an error of its own, when it runs what is asked of it.
-            let pays = tiles_are_faster(context).await.unwrap_or(false);
-            *tiles_pay.get_or_init(|| pays)
-        }
-    };
-    if pays { large } else { known }
+/// What a variant for GPUs computes, whatever its weights are stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// A linear layer's spike product, in larger tiles.
+    Linear,
+    /// A 3×3 convolution's spike product, in larger tiles.
+    Conv3x3,
+    /// Attention's two products, in one kernel.
+    Attention,
 }
 
-/// Whether a product in larger tiles takes at least a twentieth less time than the portable one: 256 to 256 channels, 4,096 tokens,
-/// T = 4, which is 512 workgroups of the larger tiles; the best of three runs of each in turn.
+/// What the speed of a variant depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Size {
+    /// What it computes.
+    pub task: Task,
+    /// Workgroups of its grid.
+    pub groups: u64,
+    /// How long each works: words of 32 inputs that a product's outputs are sums over, or tokens of attention.
+    pub depth: u64,
+}
+
+const fn of(task: Task, groups: u64, depth: u64) -> Size {
+    Size { task, groups, depth }
+}
+
+/// The sizes that are measured, of each task the least work first: few workgroups and many, few inputs or tokens and many.
+pub const SAMPLES: [Size; 12] = [
+    of(Task::Linear, 16, 2),
+    of(Task::Linear, 16, 16),
+    of(Task::Linear, 256, 2),
+    of(Task::Linear, 256, 16),
+    of(Task::Conv3x3, 16, 9),
+    of(Task::Conv3x3, 16, 36),
+    of(Task::Conv3x3, 256, 9),
+    of(Task::Conv3x3, 256, 36),
+    of(Task::Attention, 16, 64),
+    of(Task::Attention, 16, 256),
+    of(Task::Attention, 256, 64),
+    of(Task::Attention, 256, 256),
+];
+
+/// How long the runs may take that are timed, all together: what would take longer is left out. Beside them there is one run of each
+/// kernel and size that is not, and the compiling.
+const BUDGET: Duration = Duration::from_millis(60);
+/// Timed runs of each kernel and size, in turn.
+const RUNS: u32 = 3;
+/// A variant runs where it takes at most this many thousandths of the portable kernel's time.
+const PAYS: u32 = 950;
+
+/// Beside each of [`SAMPLES`] the thousandths of the portable kernel's time that the variant takes; 0 where that was not measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Measured(pub [u32; SAMPLES.len()]);
+
+impl Measured {
+    /// Whether the variant takes at least a twentieth less time than the portable kernel at the nearest size that was measured for
+    /// the task; not if none was. Nearest is the least sum of the distances in powers of two of workgroups and of depth.
+    pub fn pays(&self, size: Size) -> bool {
+        let far = |a: u64, b: u64| ((a.max(1) as f64).log2() - (b.max(1) as f64).log2()).abs();
+        let distance = |of: &Size| far(of.groups, size.groups) + far(of.depth, size.depth);
+        let measured = SAMPLES.iter().zip(self.0).filter(|(of, thousandths)| of.task == size.task && *thousandths > 0);
+        let nearest = measured.min_by(|a, b| distance(a.0).total_cmp(&distance(b.0)));
+        nearest.is_some_and(|(_, thousandths)| thousandths <= PAYS)
+    }
+}
+
+/// A device's measurement, and where it is kept.
+pub(super) struct Measurement {
+    measured: OnceLock<Measured>,
+    #[cfg(not(target_arch = "wasm32"))]
+    kept: Option<kept::Kept>,
+}
+
+impl Measurement {
+    /// Not made yet; kept in `folder`, if there is one, for the adapter and driver.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(adapter: &wgpu::AdapterInfo, folder: Option<&Path>) -> Self {
+        Measurement { measured: OnceLock::new(), kept: folder.map(|folder| kept::Kept::new(adapter, folder)) }
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    pub fn new(_: &wgpu::AdapterInfo, _: Option<&Path>) -> Self {
+        Measurement { measured: OnceLock::new() }
+    }
+
+    /// What was measured, or read.
+    pub fn get(&self) -> Option<Measured> {
+        self.measured.get().copied()
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn read(&self) -> Option<Measured> {
+        self.kept.as_ref()?.read()
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn read(&self) -> Option<Measured> {
+        None
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn write(&self, measured: Measured) {
+        if let Some(kept) = &self.kept {
+            kept.write(measured);
+        }
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn write(&self, _: Measured) {}
+}
+
+/// The file of a measurement, beside that of the pipelines.
+#[cfg(not(target_arch = "wasm32"))]
+mod kept {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Begins the file.
+    const MAGIC: cache::Magic = *b"spikeshade var 1";
+
+    pub struct Kept {
+        file: PathBuf,
+        identity: String,
+    }
+
+    /// The file's content: whose measurement it is, and the measurement.
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Content {
+        identity: String,
+        thousandths: Vec<u32>,
+    }
+
+    impl Kept {
+        pub fn new(adapter: &wgpu::AdapterInfo, folder: &Path) -> Self {
+            let wgpu::AdapterInfo { name, vendor, device, backend, driver, driver_info, .. } = adapter;
+            let adapter = format!("{backend:?} {vendor:x} {device:x} {name}, {driver} {driver_info}");
+            let file = folder.join(format!("{:016x}.variants", cache::hash(adapter.as_bytes())));
+            // Another version's kernels, or another choice of sizes, would have to be measured again.
+            let sources = crate::kernels::KERNELS.iter().map(|k| k.source()).collect::<Vec<_>>().join("\n");
+            let measured = cache::hash(format!("{SAMPLES:?} {sources}").as_bytes());
+            let version = env!("CARGO_PKG_VERSION");
+            Kept { file, identity: format!("{adapter}; spikeshade {version} {measured:016x}") }
+        }
+
+        pub fn read(&self) -> Option<Measured> {
+            let content: Content = serde_json::from_slice(&cache::read(&self.file, &MAGIC)?).ok()?;
+            let thousandths = content.thousandths.try_into().ok()?;
+            (content.identity == self.identity).then_some(Measured(thousandths))
+        }
+
+        pub fn write(&self, measured: Measured) {
+            self.write_all(&measured.0);
+        }
+
+        pub fn write_all(&self, thousandths: &[u32]) {
+            let content = Content { identity: self.identity.clone(), thousandths: thousandths.to_vec() };
+            let written = serde_json::to_vec(&content).map_err(|e| e.to_string());
+            let written = written.and_then(|data| cache::write(&self.file, &MAGIC, &data).map_err(|e| e.to_string()));
+            match written {
+                Ok(()) => log::debug!("{}: {thousandths:?}", self.file.display()),
+                Err(e) => log::info!("which variants are faster is not kept: {e}"),
+            }
+        }
+
+        #[cfg(test)]
+        pub fn file(&self) -> &Path {
+            &self.file
+        }
+
+        #[cfg(test)]
+        pub fn of_another(&self) -> Kept {
+            Kept { file: self.file.clone(), identity: format!("{} of another driver", self.identity) }
+        }
+    }
+}
+
+/// Whether a measurement decides anything about the ops of `recording`.
+pub(super) fn decides(recording: &Recording) -> bool {
+    let always = Capabilities { for_gpus: ForGpus::Always, ..Capabilities::default() };
+    recording.ops().any(|op| op.dispatch_on(recording, always).kernel.stem != op.kernel().stem)
+}
+
+/// Makes the measurement of a device that chooses by one, or reads what an earlier process measured, if neither has been done.
+/// Variants that are chosen by measurement give the same bits as the portable ones, so that results do not depend on it.
+pub(crate) async fn settle(context: &Arc<Context>) {
+    let Some(measurement) = context.measurement() else { return };
+    if measurement.get().is_some() {
+        return;
+    }
+    let measured = match measurement.read() {
+        Some(measured) => measured,
+        None => match measure(context).await {
+            Ok(measured) => {
+                measurement.write(measured);
+                measured
+            }
+            // A device that fails here fails again, with an error of its own, when it runs what is asked of it.
+            Err(e) => {
+                log::info!("which variants are faster was not measured: {e}");
+                Measured::default()
+            }
+        },
+    };
+    // Another thread may have been first; the results are the same with either.
+    let _ = measurement.measured.set(measured);
+}
+
+/// Measures the sizes in order, as long as 60 ms of timed runs last; the first in any case.
 ///
 /// # Errors
 /// As [`Plan::new`] and [`Plan::run`].
-pub async fn tiles_are_faster(context: &Arc<Context>) -> Result<bool> {
-    let portable = Capabilities::default();
-    let large = Capabilities { tiles_from: Some(0), ..portable };
+pub async fn measure(context: &Arc<Context>) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let mut left = BUDGET;
+    // Of the sample before, if it was of the same task.
+    let mut before: Option<(Task, f64, Duration)> = None;
+    for (&size, thousandths) in SAMPLES.iter().zip(&mut measured.0) {
+        let expected = before.filter(|(task, ..)| *task == size.task);
+        let expected = expected.map_or(Duration::ZERO, |(_, terms, took)| took.mul_f64(terms_of(size) / terms));
+        if left.is_zero() || expected > left {
+            continue;
+        }
+        let (portable, variant, took) = compare(context, size).await?;
+        *thousandths = ((1000.0 * variant.as_secs_f64() / portable.as_secs_f64().max(1e-9)) as u32).max(1);
+        left = left.saturating_sub(took);
+        before = Some((size.task, terms_of(size), took));
+    }
+    Ok(measured)
+}
+
+/// The least times of a few runs of the portable kernel and of the variant, and of all runs together.
+async fn compare(context: &Arc<Context>, size: Size) -> Result<(Duration, Duration, Duration)> {
     let mut plans = Vec::new();
-    for capabilities in [portable, large] {
-        let mut plan = Plan::with(context, product(), capabilities).await?;
+    for for_gpus in [ForGpus::Never, ForGpus::Always] {
+        let capabilities = Capabilities { for_gpus, ..Capabilities::default() };
+        let mut plan = Plan::with(context, recording(size, capabilities), capabilities).await?;
         // Drivers compile at the first dispatch.
         plan.run(&[]).await?;
-        plans.push((plan, std::time::Duration::MAX));
+        plans.push((plan, Duration::MAX));
     }
-    for _ in 0..3 {
+    let mut all = Duration::ZERO;
+    for _ in 0..RUNS {
         for (plan, best) in &mut plans {
             let start = std::time::Instant::now();
             plan.run(&[]).await?;
-            *best = start.elapsed().min(*best);
+            let took = start.elapsed();
+            *best = took.min(*best);
+            all += took;
         }
     }
-    Ok(plans[1].1.as_secs_f64() < 0.95 * plans[0].1.as_secs_f64())
+    Ok((plans[0].1, plans[1].1, all))
 }
 
-/// The same product several times over, so that it takes longer than to submit it; half the neurons silent.
-fn product() -> Recording {
-    const CHANNELS: usize = 256;
-    let shape = Shape { steps: 4, batch: 1, height: 64, width: 64, channels: CHANNELS };
+/// Times that the same is done in a run, so that it takes longer than to submit it.
+fn repeats(size: Size) -> u64 {
+    (512 / size.groups).max(1)
+}
+
+/// Terms of the sums of a run.
+fn terms_of(size: Size) -> f64 {
+    (repeats(size) * size.groups * size.depth) as f64
+}
+
+/// Operations of that size, T = 4; half the neurons silent.
+fn recording(size: Size, capabilities: Capabilities) -> Recording {
+    match size.task {
+        Task::Linear => products(size, 1),
+        Task::Conv3x3 => products(size, 9),
+        Task::Attention => attention(size, capabilities),
+    }
+}
+
+/// Half the neurons of `shape`, in `planes` bit planes of which the first fires.
+fn spikes(r: &mut Recording, element: Element, shape: Shape) -> crate::recording::TensorId {
+    let planes = if element == Element::Ternary { 2 } else { 1 };
+    let row = words(shape.channels);
+    let word = |i: usize| if (i / row).is_multiple_of(planes) { 0x5555_5555 } else { 0 };
+    let data = (0..shape.steps * shape.rows() * planes * row).map(word).collect();
+    r.constant_as(&Arc::new(Constant::packed("spikes", data)), element, shape)
+}
+
+fn parameter(name: &str, data: Vec<f32>) -> Arc<Constant> {
+    Arc::new(Constant { name: name.to_owned(), data: data.into() })
+}
+
+/// Products to 128 channels, whose 64 a workgroup make two of 128 rows: 32 tokens.
+fn products(size: Size, taps: usize) -> Recording {
+    const OUTPUTS: usize = 128;
+    let inputs = 32 * size.depth as usize / taps;
+    let shape = Shape { steps: 4, batch: 1, height: 16, width: size.groups as usize, channels: inputs };
     let mut r = Recording::default();
-    let spikes = vec![0x5555_5555; shape.steps * shape.rows() * CHANNELS / 32];
-    let input = r.constant_as(&Arc::new(Constant::packed("spikes", spikes)), Element::Spikes, shape);
-    let mut parameter =
-        |name: &str, data: Vec<f32>| r.constant(&Arc::new(Constant { name: name.to_owned(), data: data.into() }));
-    let weights = parameter("weights", pack_weights(&[0.5; CHANNELS * CHANNELS], 0..CHANNELS, CHANNELS, 1));
-    let scale_shift = parameter("batch norm", pack_scale_shift(&[1.0; CHANNELS], &[0.0; CHANNELS], 0..CHANNELS));
-    let out = r.tensor("y", Element::Real, shape);
-    for _ in 0..4 {
-        let epilogue = Epilogue::Real { out, first_channel: 0, relu: false };
+    let input = spikes(&mut r, Element::Spikes, shape);
+    let weights = pack_weights(&vec![0.5; OUTPUTS * inputs * taps], 0..OUTPUTS, inputs, taps);
+    let weights = r.constant(&parameter("weights", weights));
+    let scale_shift = pack_scale_shift(&[1.0; OUTPUTS], &[0.0; OUTPUTS], 0..OUTPUTS);
+    let scale_shift = r.constant(&parameter("batch norm", scale_shift));
+    let out = r.tensor("s", Element::Spikes, shape.with_channels(OUTPUTS));
+    let neuron = Neuron { v_threshold: 1.0, v_reset: Some(0.0), tau: 2.0, decay_input: true };
+    for _ in 0..repeats(size) {
         let layer = "measuring".to_owned();
-        r.push(LinearSpike(SpikeProduct { layer, input, weights, scale_shift, channels_out: CHANNELS, epilogue }));
+        let epilogue = Epilogue::Fire { out, neuron, first_channel: 0 };
+        let product = SpikeProduct { layer, input, weights, scale_shift, channels_out: OUTPUTS, epilogue };
+        if taps == 9 { r.push(Conv3x3Spike(product)) } else { r.push(LinearSpike(product)) }
     }
     r
+}
+
+/// Four heads of 32 channels, each of which is a workgroup in every image and timestep.
+fn attention(size: Size, capabilities: Capabilities) -> Recording {
+    let heads = Heads { dim: 32, first: 0, count: 4 };
+    let channels = heads.dim * heads.count;
+    let shape = Shape { steps: 4, batch: size.groups as usize / 16, height: size.depth as usize, width: 1, channels };
+    let mut r = Recording::default();
+    let q = spikes(&mut r, Element::Spikes, shape);
+    let v = spikes(&mut r, Element::Ternary, shape);
+    let k = vec![0.5; shape.steps * shape.rows() * channels];
+    let k = r.constant_as(&parameter("k", k), Element::Real, shape);
+    let o = r.tensor("o", Element::Real, shape);
+    let m = r.tensor("kv", Element::Real, kv_shape(shape, heads));
+    for _ in 0..repeats(size) {
+        let layer = "measuring".to_owned();
+        if capabilities.gpu_variant_pays(size) {
+            r.push(AttentionFused { layer, q, k, v, o, heads });
+        } else {
+            r.push(AttentionKv { layer: layer.clone(), k, v, m, heads });
+            r.push(AttentionQKv { layer, q, m, o, heads });
+        }
+    }
+    r
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(of: &[(Size, u32)]) -> Measured {
+        let mut all = Measured::default();
+        for (size, thousandths) in of {
+            all.0[SAMPLES.iter().position(|s| s == size).unwrap()] = *thousandths;
+        }
+        all
+    }
+
+    #[test]
+    fn the_nearest_size_of_the_task_decides() {
+        use Task::*;
+        let all = measured(&[
+            (of(Linear, 16, 2), 1300),
+            (of(Linear, 16, 16), 1100),
+            (of(Linear, 256, 2), 950),
+            (of(Linear, 256, 16), 400),
+            (of(Conv3x3, 16, 9), 500),
+            (of(Conv3x3, 256, 9), 951),
+        ]);
+        let pays = |task, groups, depth| all.pays(of(task, groups, depth));
+        // Half-way between 16 and 256, in powers of two, lies 64.
+        assert!(!pays(Linear, 1, 1) && !pays(Linear, 63, 2) && pays(Linear, 65, 2) && pays(Linear, 1 << 20, 64));
+        assert!(!pays(Linear, 63, 300) && pays(Linear, 65, 300));
+        // Too little is gained, or nothing was measured.
+        assert!(pays(Conv3x3, 16, 900) && !pays(Conv3x3, 4096, 900));
+        assert!(!pays(Attention, 256, 256) && !Measured::default().pays(of(Linear, 256, 16)));
+        assert!(!pays(Linear, 0, 0));
+    }
+
+    #[test]
+    fn samples_have_the_size_they_claim() {
+        for size in SAMPLES {
+            let always = Capabilities { for_gpus: ForGpus::Always, ..Capabilities::default() };
+            let r = recording(size, always);
+            assert!(decides(&r) || size.task == Task::Attention);
+            let first = r.ops().next().unwrap().dispatch_on(&r, always);
+            let grid = first.groups.fold(65_535).unwrap();
+            assert_eq!(grid.map(u64::from).iter().product::<u64>(), size.groups, "{size:?}");
+            assert_eq!(r.ops().count() as u64, repeats(size), "{size:?}");
+            // A measurement of this size alone decides about it, either way.
+            for thousandths in [PAYS, PAYS + 1] {
+                let for_gpus = ForGpus::Measured(measured(&[(size, thousandths)]));
+                let r = recording(size, Capabilities { for_gpus, ..always });
+                let stem = r.ops().next().unwrap().dispatch_on(&r, Capabilities { for_gpus, ..always }).kernel.stem;
+                let variant = stem.ends_with(".tiled") || stem == "attention_fused";
+                assert_eq!(variant, thousandths == PAYS, "{size:?}: {stem}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_kept_for_one_adapter_driver_and_version() {
+        use crate::gpu::{Adapters, Limits, Opening, Variants};
+        const MADE_UP: Measured = Measured([123; SAMPLES.len()]);
+        let adapters = pollster::block_on(Adapters::enumerate());
+        // SwiftShader's compiler runs out of memory on the variants for GPUs.
+        let capable = |index: &usize| crate::gpu::adapter::capabilities(&adapters.all[*index]).lanes_hold_eight();
+        for index in (0..adapters.all.len()).filter(capable) {
+            let folder = tempfile::tempdir().unwrap();
+            let kept = kept::Kept::new(&adapters.all[index].get_info(), folder.path());
+            let settled = |variants| {
+                let opening = Opening { limits: Limits::default(), variants, cache: Some(folder.path().to_owned()) };
+                let context = pollster::block_on(Context::open_with(&adapters, index, opening)).unwrap();
+                pollster::block_on(settle(&context));
+                context.capabilities().for_gpus
+            };
+            let measured = || match settled(Variants::Measured) {
+                ForGpus::Measured(measured) => measured,
+                other => panic!("{other:?}"),
+            };
+            // Software, and choices that are given.
+            assert_eq!(settled(Variants::Auto), ForGpus::Never);
+            assert_eq!(settled(Variants::Portable), ForGpus::Never);
+            assert_eq!(settled(Variants::Tiled), ForGpus::Always);
+            assert_eq!(kept.read(), None);
+
+            let first = measured();
+            assert!(first.0[0] > 0 && first != MADE_UP);
+            assert_eq!(kept.read(), Some(first));
+            // What is there is read, and not measured again.
+            kept.write(MADE_UP);
+            assert_eq!(measured(), MADE_UP);
+            assert_eq!(kept.read(), Some(MADE_UP));
+            assert_eq!(settled(Variants::Tiled), ForGpus::Always);
+
+            // What is not whole, of another adapter or version, or of other sizes is replaced.
+            let whole = std::fs::read(kept.file()).unwrap();
+            let mut flipped = whole.clone();
+            flipped[whole.len() - 3] ^= 1;
+            let broken: [&dyn Fn(); 4] = [
+                &|| std::fs::write(kept.file(), &whole[..whole.len() - 1]).unwrap(),
+                &|| std::fs::write(kept.file(), &flipped).unwrap(),
+                &|| kept.of_another().write(MADE_UP),
+                &|| kept.write_all(&[123; 3]),
+            ];
+            for make in broken {
+                make();
+                assert_eq!(kept.read(), None);
+                let again = measured();
+                assert_ne!(again, MADE_UP);
+                assert_eq!(kept.read(), Some(again));
+            }
+            // Where it cannot be written, it is measured all the same.
+            std::fs::remove_file(kept.file()).unwrap();
+            std::fs::create_dir(kept.file()).unwrap();
+            assert!(measured().0[0] > 0);
+        }
+    }
 }

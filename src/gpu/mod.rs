@@ -13,6 +13,8 @@ pub mod plan;
 
 pub use adapter::{AdapterDescription, AdapterKind, Adapters};
 pub use context::Context;
+pub use measure::Measured;
+pub(crate) use measure::Size;
 pub use memory::MemoryPlan;
 #[cfg(not(target_arch = "wasm32"))]
 pub use pipelines::Preparation;
@@ -20,14 +22,26 @@ pub use plan::{DispatchTime, Plan};
 
 /// What a device can do beyond WebGPU's defaults, as far as it decides between variants of a kernel. The default can nothing,
 /// and gets the portable ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Capabilities {
     /// Whether it is a software driver: a processor, where loads cost more than arithmetic.
     pub software: bool,
     /// Invocations of the smallest and the largest subgroup, where shaders may use subgroups.
     pub subgroup: Option<(u32, u32)>,
-    /// From how many workgroups on a product in larger tiles is the faster one; `None` where it never is.
-    pub tiles_from: Option<u64>,
+    /// When the variants for GPUs run in place of the portable kernels.
+    pub for_gpus: ForGpus,
+}
+
+/// When the variants for GPUs run in place of the portable kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ForGpus {
+    /// Never.
+    #[default]
+    Never,
+    /// Where there is one.
+    Always,
+    /// Where it was the faster one.
+    Measured(Measured),
 }
 
 impl Capabilities {
@@ -35,6 +49,15 @@ impl Capabilities {
     /// loaded.
     pub(crate) fn lanes_hold_eight(self) -> bool {
         self.software && self.subgroup.is_some_and(|(least, _)| least >= 8)
+    }
+
+    /// Whether the variant for GPUs runs what has that size.
+    pub(crate) fn gpu_variant_pays(self, size: Size) -> bool {
+        match self.for_gpus {
+            ForGpus::Never => false,
+            ForGpus::Always => true,
+            ForGpus::Measured(measured) => measured.pays(size),
+        }
     }
 }
 
@@ -47,10 +70,12 @@ pub enum Variants {
     Portable,
     /// Those for GPUs on any adapter, to test them.
     Tiled,
+    /// Those for GPUs where they are measured to be faster, on any adapter, to test the measurement.
+    Measured,
 }
 
 impl Variants {
-    /// What the environment variable `SPIKESHADE_VARIANTS` asks for: `auto`, `portable` or `tiled`; unset or empty,
+    /// What the environment variable `SPIKESHADE_VARIANTS` asks for: `auto`, `portable`, `tiled` or `measured`; unset or empty,
     /// [`Variants::Auto`].
     ///
     /// # Errors
@@ -61,11 +86,42 @@ impl Variants {
             "" | "auto" => Ok(Variants::Auto),
             "portable" => Ok(Variants::Portable),
             "tiled" => Ok(Variants::Tiled),
+            "measured" => Ok(Variants::Measured),
             _ => Err(Error::Gpu(format!(
-                "SPIKESHADE_VARIANTS is `{}`; it takes auto, portable or tiled",
+                "SPIKESHADE_VARIANTS is `{}`; it takes auto, portable, tiled or measured",
                 crate::error::clip(&choice)
             ))),
         }
+    }
+}
+
+/// How a device is opened.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// What plans are kept within, where the adapter's own limits are not tighter.
+    pub limits: Limits,
+    /// The variants of the kernels.
+    pub variants: Variants,
+    /// The folder that keeps, from one process to the next, compiled pipelines and which variants are faster; `None` keeps nothing.
+    pub cache: Option<std::path::PathBuf>,
+}
+
+impl Opening {
+    /// WebGPU's default limits, but for the sizes of bindings and buffers, which are the adapter's own outside a browser: what fits
+    /// need not be cut. Variants as [`Variants::from_env`] has them; what is kept is kept in the user's cache folder, or in the one
+    /// that `SPIKESHADE_CACHE_DIR` names, or if that is empty nowhere.
+    ///
+    /// # Errors
+    /// As [`Variants::from_env`].
+    pub fn from_env() -> Result<Self> {
+        let standard = Limits::default();
+        let (binding, buffer) = (LARGEST.max(standard.binding), LARGEST.max(standard.buffer));
+        let limits = Limits { binding, buffer, ..standard };
+        #[cfg(not(target_arch = "wasm32"))]
+        let cache = cache::folder();
+        #[cfg(target_arch = "wasm32")]
+        let cache = None;
+        Ok(Opening { limits, variants: Variants::from_env()?, cache })
     }
 }
 

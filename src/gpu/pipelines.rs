@@ -1,13 +1,14 @@
 //! Compute pipelines: each compiled once for a device, several at a time where there are threads.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 #[cfg(not(target_arch = "wasm32"))]
 use std::time::{Duration, Instant};
 
 use super::Context;
 #[cfg(not(target_arch = "wasm32"))]
-use super::cache::{PipelineCache, folder};
+use super::cache::PipelineCache;
 use super::context::lock;
 use crate::kernels::{Dispatch, Kernel};
 use crate::{Error, Result};
@@ -49,16 +50,16 @@ fn key(dispatch: &Dispatch) -> Key {
 }
 
 impl Pipelines {
-    /// None yet, but for what earlier processes left of a device made from `adapter`.
+    /// None yet, but for what earlier processes left in `folder` of a device made from `adapter`.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn new(device: &wgpu::Device, adapter: &wgpu::AdapterInfo) -> Self {
-        let cache = folder().and_then(|folder| PipelineCache::open(device, adapter, &folder));
+    pub fn new(device: &wgpu::Device, adapter: &wgpu::AdapterInfo, folder: Option<&Path>) -> Self {
+        let cache = folder.and_then(|folder| PipelineCache::open(device, adapter, folder));
         Pipelines { cache, ..Pipelines::default() }
     }
 
     /// None yet; a browser keeps its own.
     #[cfg(target_arch = "wasm32")]
-    pub fn new(_: &wgpu::Device, _: &wgpu::AdapterInfo) -> Self {
+    pub fn new(_: &wgpu::Device, _: &wgpu::AdapterInfo, _: Option<&Path>) -> Self {
         Pipelines::default()
     }
 
@@ -141,11 +142,14 @@ impl Context {
             work();
             value
         });
-        let mut spent = lock(&self.pipelines.spent);
-        *spent = Preparation { whole: spent.whole + start.elapsed(), upload: spent.upload + apart };
-        drop(spent);
-        if let Some((_, e)) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            return (Err(e), value);
+        {
+            let mut spent = lock(&self.pipelines.spent);
+            *spent = Preparation { whole: spent.whole + start.elapsed(), upload: spent.upload + apart };
+        }
+        if let Some((i, e)) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            // A module that another thread made was broken: why, only that thread was told. Compiled again by itself, it says so.
+            let (layer, dispatch) = new[i];
+            return (Err(self.compile(layer, dispatch).await.err().unwrap_or(e)), value);
         }
         if let Some(cache) = self.pipelines.cache.as_ref().filter(|_| !new.is_empty()) {
             cache.save();

@@ -55,7 +55,10 @@ impl Plan {
     /// # Errors
     /// [`Error::Gpu`] if something exceeds the device's limits or memory, [`Error::DeviceLost`].
     pub async fn new(context: &Arc<Context>, recording: Recording) -> Result<Plan> {
-        let capabilities = measure::settle(context, &recording).await;
+        if measure::decides(&recording) {
+            measure::settle(context).await;
+        }
+        let capabilities = context.capabilities();
         Self::with(context, recording, capabilities).await
     }
 

@@ -29,6 +29,7 @@ pub static TABLE: Kernel = Kernel {
     stem: "conv3x3_spike.table",
     sources: &[
         include_str!("../../shaders/conv3x3_spike.table.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
         include_str!("../../shaders/lib/spike_table.wgsl"),
         include_str!("../../shaders/lib/table_epilogue.wgsl"),
         include_str!("../../shaders/lib/product_parameters.wgsl"),
@@ -43,6 +44,7 @@ pub static TILED: Kernel = Kernel {
     stem: "conv3x3_spike.tiled",
     sources: &[
         include_str!("../../shaders/conv3x3_spike.tiled.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
         include_str!("../../shaders/lib/spike_tile.wgsl"),
         include_str!("../../shaders/lib/tile_epilogue.wgsl"),
         include_str!("../../shaders/lib/product_parameters.wgsl"),
@@ -73,7 +75,7 @@ impl Op for Conv3x3Spike {
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
-        self.0.dispatch_on([&KERNEL, &TABLE, &TILED], recording, capabilities)
+        self.0.dispatch_on([&KERNEL, &TABLE, &TILED], 9, recording, capabilities)
     }
 
     twins!(twin::run, 0);

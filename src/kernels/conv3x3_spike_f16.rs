@@ -3,6 +3,7 @@
 
 use super::product::{self, SpikeProduct};
 use super::{Arithmetic, Dispatch, Kernel, Op, twins};
+use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::conv3x3_spike_f16 as twin;
 
@@ -25,6 +26,37 @@ pub static KERNEL: Kernel = Kernel {
     constants: product::constants,
 };
 
+/// The variant for software drivers.
+pub static TABLE: Kernel = Kernel {
+    stem: "conv3x3_spike_f16.table",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike_f16.table.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
+        include_str!("../../shaders/lib/spike_table.wgsl"),
+        include_str!("../../shaders/lib/halves.wgsl"),
+        include_str!("../../shaders/lib/table_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    constants: product::table_constants,
+    ..KERNEL
+};
+
+/// The variant for GPUs; the same bits.
+pub static TILED: Kernel = Kernel {
+    stem: "conv3x3_spike_f16.tiled",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike_f16.tiled.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
+        include_str!("../../shaders/lib/spike_tile.wgsl"),
+        include_str!("../../shaders/lib/halves.wgsl"),
+        include_str!("../../shaders/lib/tile_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    ..KERNEL
+};
+
 /// Input `[T, B, H, W, I]` packed, f16 weights `[O, I, 3, 3]`.
 #[derive(Clone, Debug)]
 pub struct Conv3x3SpikeF16(pub SpikeProduct);
@@ -44,6 +76,10 @@ impl Op for Conv3x3SpikeF16 {
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         self.0.dispatch(&KERNEL, recording)
+    }
+
+    fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
+        self.0.dispatch_on([&KERNEL, &TABLE, &TILED], 9, recording, capabilities)
     }
 
     twins!(twin::run, 0);

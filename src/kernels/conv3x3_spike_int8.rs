@@ -3,6 +3,7 @@
 
 use super::product::{self, SpikeProduct};
 use super::{Arithmetic, Dispatch, Kernel, Op, twins};
+use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::conv3x3_spike_int8 as twin;
 
@@ -24,6 +25,35 @@ pub static KERNEL: Kernel = Kernel {
     constants: product::constants,
 };
 
+/// The variant for software drivers; the same bits.
+pub static TABLE: Kernel = Kernel {
+    stem: "conv3x3_spike_int8.table",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike_int8.table.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
+        include_str!("../../shaders/lib/spike_table.wgsl"),
+        include_str!("../../shaders/lib/table_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    constants: product::table_constants,
+    ..KERNEL
+};
+
+/// The variant for GPUs; the same bits.
+pub static TILED: Kernel = Kernel {
+    stem: "conv3x3_spike_int8.tiled",
+    sources: &[
+        include_str!("../../shaders/conv3x3_spike_int8.tiled.wgsl"),
+        include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
+        include_str!("../../shaders/lib/spike_tile.wgsl"),
+        include_str!("../../shaders/lib/tile_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    ..KERNEL
+};
+
 /// Input `[T, B, H, W, I]` packed, int8 weights `[O, I, 3, 3]`.
 #[derive(Clone, Debug)]
 pub struct Conv3x3SpikeInt8(pub SpikeProduct);
@@ -43,6 +73,10 @@ impl Op for Conv3x3SpikeInt8 {
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         self.0.dispatch(&KERNEL, recording)
+    }
+
+    fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
+        self.0.dispatch_int8_on([&KERNEL, &TABLE, &TILED], 9, recording, capabilities)
     }
 
     twins!(twin::run, 0);

@@ -2,6 +2,7 @@
 
 use super::product::{self, SpikeProduct};
 use super::{Arithmetic, Dispatch, Kernel, Op, twins};
+use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::linear_spike_int8 as twin;
 
@@ -23,6 +24,35 @@ pub static KERNEL: Kernel = Kernel {
     constants: product::constants,
 };
 
+/// The variant for software drivers; the same bits.
+pub static TABLE: Kernel = Kernel {
+    stem: "linear_spike_int8.table",
+    sources: &[
+        include_str!("../../shaders/linear_spike_int8.table.wgsl"),
+        include_str!("../../shaders/lib/linear_rows.wgsl"),
+        include_str!("../../shaders/lib/spike_table.wgsl"),
+        include_str!("../../shaders/lib/table_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    constants: product::table_constants,
+    ..KERNEL
+};
+
+/// The variant for GPUs; the same bits.
+pub static TILED: Kernel = Kernel {
+    stem: "linear_spike_int8.tiled",
+    sources: &[
+        include_str!("../../shaders/linear_spike_int8.tiled.wgsl"),
+        include_str!("../../shaders/lib/linear_rows.wgsl"),
+        include_str!("../../shaders/lib/spike_tile.wgsl"),
+        include_str!("../../shaders/lib/tile_epilogue.wgsl"),
+        include_str!("../../shaders/lib/product_parameters.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    ..KERNEL
+};
+
 /// Input `[T, B, H, W, I]` packed, int8 weights `[O, I, 1, 1]`.
 #[derive(Clone, Debug)]
 pub struct LinearSpikeInt8(pub SpikeProduct);
@@ -42,6 +72,10 @@ impl Op for LinearSpikeInt8 {
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         self.0.dispatch(&KERNEL, recording)
+    }
+
+    fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
+        self.0.dispatch_int8_on([&KERNEL, &TABLE, &TILED], 1, recording, capabilities)
     }
 
     twins!(twin::run, 0);

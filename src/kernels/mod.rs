@@ -8,6 +8,7 @@ use crate::reference::HostTensors;
 pub mod accumulate;
 pub mod adamw;
 pub mod attention;
+pub mod attention_fused;
 pub mod attention_kv;
 pub mod attention_kv_backward;
 pub mod attention_q_kv;
@@ -94,6 +95,7 @@ impl Kernel {
 pub const KERNELS: &[&Kernel] = &[
     &accumulate::KERNEL,
     &adamw::KERNEL,
+    &attention_fused::KERNEL,
     &attention_kv::KERNEL,
     &attention_kv::SUBGROUP,
     &attention_kv_backward::KERNEL,
@@ -113,7 +115,11 @@ pub const KERNELS: &[&Kernel] = &[
     &cross_entropy::KERNEL,
     &conv3x3_spike_backward::KERNEL,
     &conv3x3_spike_f16::KERNEL,
+    &conv3x3_spike_f16::TABLE,
+    &conv3x3_spike_f16::TILED,
     &conv3x3_spike_int8::KERNEL,
+    &conv3x3_spike_int8::TABLE,
+    &conv3x3_spike_int8::TILED,
     &ema::KERNEL,
     &gradient_norm::KERNEL,
     &head::KERNEL,
@@ -126,7 +132,11 @@ pub const KERNELS: &[&Kernel] = &[
     &linear_spike::TILED,
     &linear_spike_backward::KERNEL,
     &linear_spike_f16::KERNEL,
+    &linear_spike_f16::TABLE,
+    &linear_spike_f16::TILED,
     &linear_spike_int8::KERNEL,
+    &linear_spike_int8::TABLE,
+    &linear_spike_int8::TILED,
     &maxpool_real::KERNEL,
     &maxpool_real_backward::KERNEL,
     &maxpool_spike::KERNEL,

@@ -4,6 +4,7 @@
 use super::neuron::Neuron;
 use super::{Arithmetic, Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
 use crate::gpu::Capabilities;
+use crate::gpu::measure::{Size, Task};
 use crate::recording::{Access, Recording, TensorId};
 use crate::tensor::words;
 
@@ -150,6 +151,7 @@ impl SpikeProduct {
     pub(super) fn dispatch_on(
         &self,
         [portable, table, tiled]: [&'static Kernel; 3],
+        taps: usize,
         recording: &Recording,
         capabilities: Capabilities,
     ) -> Dispatch {
@@ -157,9 +159,31 @@ impl SpikeProduct {
             return self.dispatch_cut(&Cut { kernel: table, rows: 128, steps: 16, outputs: 32 }, recording);
         }
         let large = self.dispatch_cut(&Cut { kernel: tiled, rows: 128, steps: 8, outputs: 64 }, recording);
-        match (capabilities.tiles_from, large.groups) {
-            (Some(least), Groups::Line { n, z }) if n * u64::from(z) >= least => large,
-            _ => self.dispatch(portable, recording),
+        let groups = match large.groups {
+            Groups::Line { n, z } => n * u64::from(z),
+            Groups::Column { x, n } => u64::from(x) * n,
+            Groups::Exact(grid) => grid.map(u64::from).iter().product(),
+        };
+        let task = if taps == 1 { Task::Linear } else { Task::Conv3x3 };
+        let depth = (taps * words(recording.get(self.input).shape.channels)) as u64;
+        match capabilities.gpu_variant_pays(Size { task, groups, depth }) {
+            true => large,
+            false => self.dispatch(portable, recording),
+        }
+    }
+
+    /// As [`SpikeProduct::dispatch_on`], of int8 weights. The variants sum them as f32, exactly while no sum can exceed 2²⁴.
+    pub(super) fn dispatch_int8_on(
+        &self,
+        kernels: [&'static Kernel; 3],
+        taps: usize,
+        recording: &Recording,
+        capabilities: Capabilities,
+    ) -> Dispatch {
+        const MOST: usize = (1 << 24) / 127;
+        match taps * recording.get(self.input).shape.channels {
+            0..=MOST => self.dispatch_on(kernels, taps, recording, capabilities),
+            _ => self.dispatch(kernels[0], recording),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::conv_bn::ConvBn;
 use super::{RealTensor, Recorder};
 use crate::kernels::attention::{Heads, Order, kv_shape, side};
+use crate::kernels::attention_fused::{self, AttentionFused};
 use crate::kernels::attention_kv::AttentionKv;
 use crate::kernels::attention_q_kv::AttentionQKv;
 use crate::kernels::attention_qk_v::AttentionQkV;
@@ -96,10 +97,16 @@ impl Attention {
             let heads = Heads { dim: d, first: channels.start / d, count: channels.len() / d };
             let shape = r.recording.get(*k).shape;
             let layer = self.name.clone();
+            let in_one = attention_fused::size(shape, heads).is_some_and(|size| r.capabilities.gpu_variant_pays(size));
             match order {
                 Order::QkV => {
                     let o = r.recording.tensor(name.clone(), Element::Real, shape);
                     r.recording.push(AttentionQkV { layer, q, k: *k, v, o, heads });
+                    windows.push((channels.clone(), o));
+                }
+                Order::QKv if in_one => {
+                    let o = r.recording.tensor(name.clone(), Element::Real, shape);
+                    r.recording.push(AttentionFused { layer, q, k: *k, v, o, heads });
                     windows.push((channels.clone(), o));
                 }
                 Order::QKv => {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::gpu::Limits;
+use crate::gpu::{Capabilities, Limits};
 use crate::kernels::attention::Order;
 use crate::kernels::lif::LifOp;
 use crate::kernels::neuron::Neuron;
@@ -53,14 +53,17 @@ pub struct Recorder {
     pub limits: Limits,
     /// How to record.
     pub options: Options,
+    /// What the device can do, where ops depend on it; the results do not.
+    pub capabilities: Capabilities,
     spikes: Vec<(String, TensorId)>,
 }
 
 impl Recorder {
-    /// Nothing recorded yet.
+    /// Nothing recorded yet; for a device that runs the portable kernels, until `capabilities` is set.
     pub fn new(limits: Limits, options: Options) -> Self {
-        let fused = options.fused && !options.trace;
-        Recorder { recording: Recording::default(), limits, options: Options { fused, ..options }, spikes: Vec::new() }
+        let options = Options { fused: options.fused && !options.trace, ..options };
+        let (recording, capabilities) = Default::default();
+        Recorder { recording, limits, options, capabilities, spikes: Vec::new() }
     }
 
     /// Bytes of the largest tensor the device takes.

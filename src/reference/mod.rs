@@ -20,6 +20,7 @@ use crate::{Error, Result};
 
 pub mod accumulate;
 pub mod adamw;
+pub mod attention_fused;
 pub mod attention_kv;
 pub mod attention_kv_backward;
 pub mod attention_q_kv;

@@ -3,9 +3,22 @@
 
 use std::path::PathBuf;
 
-use spikeshade::gpu::{Adapters, Context, Limits, Variants};
+use spikeshade::gpu::{Adapters, Context, Limits, Opening, Variants};
 use spikeshade::session::{Device, Input};
 use spikeshade::tensor_file::TensorFile;
+
+/// The folder for compiled pipelines that whoever runs the tests named; else none is kept, and never among the user's own.
+pub fn cache() -> Option<PathBuf> {
+    std::env::var_os("SPIKESHADE_CACHE_DIR").filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+/// The `spikeshade` program, which keeps as little among the user's files as the tests themselves.
+#[cfg(feature = "cli")]
+pub fn program() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_spikeshade"));
+    command.env("SPIKESHADE_CACHE_DIR", cache().unwrap_or_default());
+    command
+}
 
 /// Every adapter of the machine as a context within `limits`. The names in `SPIKESHADE_TEST_ADAPTERS` (comma-separated parts
 /// of names) must be among them.
@@ -42,7 +55,10 @@ fn contexts_of(limits: Limits, variants: Variants) -> Vec<std::sync::Arc<Context
         let found = described.iter().any(|a| a.name.to_lowercase().contains(&wanted.to_lowercase()));
         assert!(found, "no adapter {wanted:?} among {:?}", described.iter().map(|a| &a.name).collect::<Vec<_>>());
     }
-    let open = |index| pollster::block_on(Context::open_with(&adapters, index, limits, variants)).unwrap();
+    let open = |index| {
+        let opening = Opening { limits, variants, cache: cache() };
+        pollster::block_on(Context::open_with(&adapters, index, opening)).unwrap()
+    };
     described.iter().map(|a| open(a.index)).collect()
 }
 

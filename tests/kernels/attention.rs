@@ -19,7 +19,11 @@ pub struct Case {
 }
 
 pub fn cases() -> impl Strategy<Value = Case> {
-    let dims = prop_oneof![Just(1usize), Just(3), Just(12), Just(32), Just(33), Just(40), Just(64), 2..50usize];
+    cases_of(prop_oneof![Just(1usize), Just(3), Just(12), Just(32), Just(33), Just(40), Just(64), 2..50usize])
+}
+
+/// Cases whose heads have as many channels as `dims` says.
+pub fn cases_of(dims: impl Strategy<Value = usize>) -> impl Strategy<Value = Case> {
     (
         kinds(),
         any::<u64>(),
@@ -51,6 +55,13 @@ pub struct Qkv {
 }
 
 impl Case {
+    /// A few tokens of `count` heads of `dim` channels.
+    pub fn of(dim: usize, count: usize) -> Case {
+        let shape = Shape { steps: 2, batch: 1, height: 2, width: 3, channels: dim * count };
+        let windows = vec![Heads { dim, first: 0, count }];
+        Case { kind: Kind::Dyadic, seed: 0, shape, windows, rates: (0.5, 0.5) }
+    }
+
     pub fn data(&self) -> (Data, Qkv) {
         let mut data = Data::new(self.seed, self.kind);
         let q = data.spikes(self.shape, self.rates.0);

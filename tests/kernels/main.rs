@@ -9,6 +9,7 @@ mod common;
 mod accumulate;
 mod adamw;
 mod attention;
+mod attention_fused;
 mod attention_kv;
 mod attention_kv_backward;
 mod attention_q_kv;

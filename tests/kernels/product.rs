@@ -1,13 +1,12 @@
 //! `linear_spike` and `conv3x3_spike`, which differ in their taps alone, with f32, with f16 and with int8 weights: every epilogue,
 //! fused and unfused.
 
-use std::iter::once;
 use std::ops::Range;
 
 use half::f16;
 use proptest::prelude::*;
-use spikeshade::gpu::Capabilities;
-use spikeshade::gpu::measure::tiles_are_faster;
+use spikeshade::gpu::measure::{SAMPLES, Size, Task};
+use spikeshade::gpu::{Capabilities, ForGpus, Measured};
 use spikeshade::kernels::Op;
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
 use spikeshade::kernels::conv3x3_spike_f16::Conv3x3SpikeF16;
@@ -19,7 +18,6 @@ use spikeshade::kernels::linear_spike_int8::LinearSpikeInt8;
 use spikeshade::kernels::neuron::Neuron;
 use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use spikeshade::kernels::residual_add::ResidualAddOp;
-use spikeshade::outputs::Outputs;
 use spikeshade::recording::{Recording, TensorId};
 use spikeshade::reference::Lif;
 use spikeshade::reference::product::{Product, Weight};
@@ -290,8 +288,11 @@ fn check_case<W: Stored>(taps: usize, case: Case) {
 
     if let Some(floats) = W::unpacked(&weights) {
         let floats = run(|| layer.record(&floats));
-        portable_same(&all, &floats);
-        all_same(&all);
+        for ((device, a), (_, b)) in all.iter().zip(&floats) {
+            for (a, b) in a.tensors.iter().zip(&b.tensors) {
+                same(&format!("{} on {device}, and of f32 weights", a.name), &a.values, &b.values);
+            }
+        }
     }
 
     // The twin in f64, window by window as the kernel goes, and the magnitudes of its terms.
@@ -359,6 +360,7 @@ fn check_case<W: Stored>(taps: usize, case: Case) {
         }
     }
     if W::EXACT {
+        // Variants too.
         all_same(&all);
         // Rounded once.
         let once: Vec<f32> = y.iter().map(|&y| y as f32).collect();
@@ -374,21 +376,6 @@ fn check_case<W: Stored>(taps: usize, case: Case) {
             membranes.agree(&format!("{name} on {device}"), &signs(outputs, name), None);
         }
     }
-}
-
-/// The twin, and on each device the portable kernels, give the same bits of two recordings; the first has no variants.
-fn portable_same(all: &[(String, Outputs)], floats: &[(String, Outputs)]) {
-    let has_table = contexts().iter().map(|context| crate::common::has_variants(context));
-    let mut compared = 0;
-    for (((device, a), (_, b)), _) in
-        all.iter().zip(floats).zip(once(false).chain(has_table)).filter(|(_, table)| !table)
-    {
-        for (a, b) in a.tensors.iter().zip(&b.tensors) {
-            same(&format!("{} on {device}, and of f32 weights", a.name), &a.values, &b.values);
-        }
-        compared += 1;
-    }
-    assert!(compared > 1, "only the twin was compared");
 }
 
 /// `y[t, p, o] = scale[o] · Σ_{tap, i} W[o, i, tap] s[t, p + tap, i] + shift[o]`, term by term.
@@ -436,10 +423,10 @@ fn variants_suit_the_device() {
     let product = SpikeProduct { layer: String::new(), input, weights, scale_shift, channels_out: 40, epilogue };
     let ops: [Box<dyn Op>; 2] = [Box::new(LinearSpike(product.clone())), Box::new(Conv3x3Spike(product))];
     for op in &ops {
-        let on = |software, subgroup, tiles_from| {
-            op.dispatch_on(&r, Capabilities { software, subgroup, tiles_from }).kernel.stem
+        let on = |software, subgroup, for_gpus| {
+            op.dispatch_on(&r, Capabilities { software, subgroup, for_gpus }).kernel.stem
         };
-        let chosen = |software, subgroup| on(software, subgroup, None);
+        let chosen = |software, subgroup| on(software, subgroup, ForGpus::Never);
         let portable = op.kernel().stem;
         let table = format!("{portable}.table");
         // No lane for each of eight sums, or a GPU, whose shuffles are no cheaper than its loads.
@@ -450,29 +437,26 @@ fn variants_suit_the_device() {
         for subgroup in [(8, 8), (16, 16)] {
             assert_eq!(chosen(true, Some(subgroup)), table);
         }
-        // Six tokens of eight timesteps, the least that hold five, make one workgroup of each 64 outputs.
+        // One workgroup, and at least nine words of inputs where there are nine taps.
         let tiled = format!("{portable}.tiled");
-        assert_eq!(on(false, Some((32, 32)), Some(1)), tiled);
-        assert_eq!(on(false, None, Some(0)), tiled);
-        assert_eq!(on(false, None, Some(2)), portable);
-        assert_eq!(on(true, Some((8, 8)), Some(0)), table);
+        let task = if portable == "linear_spike" { Task::Linear } else { Task::Conv3x3 };
+        let measured = |thousandths: &dyn Fn(Size) -> u32| ForGpus::Measured(Measured(SAMPLES.map(thousandths)));
+        assert_eq!(on(false, Some((32, 32)), ForGpus::Always), tiled);
+        assert_eq!(on(false, None, measured(&|s| if s.task == task { 500 } else { 2000 })), tiled);
+        assert_eq!(on(false, None, measured(&|s| if s.task == task { 2000 } else { 500 })), portable);
+        assert_eq!(on(false, None, measured(&|s| if s.groups == 16 { 500 } else { 2000 })), tiled);
+        assert_eq!(on(false, None, measured(&|s| if s.groups == 16 { 2000 } else { 500 })), portable);
+        assert_eq!(on(true, Some((8, 8)), ForGpus::Always), table);
         for context in contexts() {
             let dispatch = op.dispatch_on(&r, context.capabilities());
-            let expected = match context.capabilities().tiles_from {
+            let expected = match context.capabilities().for_gpus {
                 _ if crate::common::has_variants(context) => &table[..],
-                Some(_) => &tiled,
-                None => portable,
+                ForGpus::Always => &tiled,
+                _ => portable,
             };
             assert_eq!(dispatch.kernel.stem, expected, "{}", context.name());
             // Bindings are the portable kernel's: tensors live and die alike.
             assert_eq!(dispatch.bindings, op.dispatch(&r).bindings);
         }
-    }
-}
-
-#[test]
-fn what_measures_tiles_runs() {
-    for context in contexts().iter().filter(|c| crate::common::has_variants(c)) {
-        pollster::block_on(tiles_are_faster(context)).unwrap();
     }
 }

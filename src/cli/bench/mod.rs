@@ -18,7 +18,7 @@ use clap::builder::RangedU64ValueParser;
 use serde_json::{Value, json};
 
 use super::init::preset;
-use super::{Common, RunArgs, StrictArgs, complain, count, grouped, print, print_json, ranked};
+use super::{Common, RunArgs, StrictArgs, complain, count, grouped, message, print, print_json, ranked};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::clip;
@@ -130,20 +130,29 @@ impl Bench {
         }
         let model = Arc::new(self.run.weights.model(&checkpoint)?);
         let mut batches = Vec::new();
+        let mut failed = None;
         for &batch in &self.batch {
             let measured = if self.train {
-                self.training(&checkpoint, &device, batch, ceilings.is_some())?
+                self.training(&checkpoint, &device, batch, ceilings.is_some())
             } else {
-                self.inference(&model, &device, batch, ceilings.is_some())?
+                self.inference(&model, &device, batch, ceilings.is_some())
             };
-            if common.json {
-                batches.push(measured.as_json(self.by, ceilings.as_ref()));
-            } else {
-                print(&measured.as_text(self.by, ceilings.as_ref()))?;
+            // What was measured before is told all the same, and so are times that are not to be trusted.
+            failed = match measured {
+                Ok(measured) => {
+                    if !common.json {
+                        print(&measured.as_text(self.by, ceilings.as_ref()))?;
+                    }
+                    batches.push(measured.as_json(self.by, ceilings.as_ref()));
+                    measured.check().err()
+                }
+                Err(e) => Some(e),
+            };
+            if failed.is_some() {
+                break;
             }
-            measured.check()?;
         }
-        if common.json {
+        if common.json && !batches.is_empty() {
             let ceilings = ceilings.map(|c| {
                 json!({
                     "copy_bytes_per_second": c.bytes,
@@ -158,9 +167,10 @@ impl Bench {
                 "parameters": checkpoint.config.trainable_parameters(),
                 "ceilings": ceilings,
                 "batches": batches,
+                "error": failed.as_ref().map(message),
             }))?;
         }
-        Ok(ExitCode::SUCCESS)
+        failed.map_or(Ok(ExitCode::SUCCESS), Err)
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
@@ -191,7 +201,7 @@ impl Bench {
 
     fn inference(&self, model: &Arc<Model>, device: &Device, batch: usize, timed: bool) -> Result<Measured> {
         let timesteps = self.run.timesteps;
-        let input = images(model.config(), batch);
+        let input = images(model.config(), batch)?;
         let options = self.run.options();
         let mut session = Session::new(model.clone(), device.clone());
         let prepared = seconds(|| Ok(pollster::block_on(session.prepare(batch, timesteps, options))?))?.0;
@@ -225,7 +235,7 @@ impl Bench {
         let classes = checkpoint.config.num_classes as i64;
         let labels: Vec<i64> = (0..batch as i64).map(|i| i % classes.max(1)).collect();
         let new = |device: &Device| {
-            let (checkpoint, input) = (checkpoint.clone(), images(&checkpoint.config, batch));
+            let (checkpoint, input) = (checkpoint.clone(), images(&checkpoint.config, batch)?);
             Training::new(checkpoint, &input, &labels, device.clone(), &self.run)
         };
         let mut training = new(device)?;
@@ -267,9 +277,14 @@ impl Bench {
     }
 }
 
-/// Synthetic images, the same every time.
-fn images(config: &Config, batch: usize) -> Input {
-    Input { batch, timesteps: None, data: smooth_images(1, batch, config.in_chans, config.img_size) }
+/// Synthetic images, the same every time; an error where memory does not hold them.
+fn images(config: &Config, batch: usize) -> Result<Input> {
+    let values = batch.saturating_mul(config.in_chans * config.img_size * config.img_size);
+    if Vec::<f32>::new().try_reserve_exact(values).is_err() {
+        let gib = 4.0 * values as f64 / (1u64 << 30) as f64;
+        bail!("a batch of {batch} images takes {gib:.2} GiB, more memory than there is; use a smaller batch");
+    }
+    Ok(Input { batch, timesteps: None, data: smooth_images(1, batch, config.in_chans, config.img_size) })
 }
 
 /// How long `f` takes.

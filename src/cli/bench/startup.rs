@@ -46,7 +46,7 @@ pub(super) fn first_logits(began: u64, device: &str) -> Result<ExitCode> {
         device
     };
     let model = Arc::new(Model::built_in()?);
-    let input = images(model.config(), 1);
+    let input = images(model.config(), 1)?;
     stage("model");
     let mut session = Session::new(model, device.clone());
     pollster::block_on(session.prepare(1, None, Options::default()))?;

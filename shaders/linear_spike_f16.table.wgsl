@@ -1,0 +1,21 @@
+// linear_spike_f16: y[t, n, o] = scale[o] * Σ_i W[o, i] s[t, n, i] + shift[o], W f16 weights, s packed spikes; then an epilogue.
+// For software drivers whose subgroups have eight invocations or more.
+//
+// Grid: x, y tiles of 128 rows (folded), z tiles of 32 output channels. Thread mapping and order of addition:
+// lib/spike_table.wgsl; rows of inputs: lib/linear_rows.wgsl; weights: lib/halves.wgsl; LIF over T, packing and residual:
+// lib/table_epilogue.wgsl.
+// Uses: linear_rows, spike_table, halves, table_epilogue, product_parameters, neuron.
+
+@group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B*N][words_in]
+@group(0) @binding(1) var<storage, read> weights: array<vec2u>;         // [O/32][words_in][32 i][32 o] halves, zero padded
+@group(0) @binding(2) var<storage, read> scale_shift: array<vec4f>;     // [O/4][scale, shift], O padded to 32
+@group(0) @binding(3) var<storage, read> residual: array<vec4f>;        // [T][B*N][O/4]
+@group(0) @binding(4) var<storage, read_write> real_out: array<vec4f>;  // [T][B*N][O/4]
+@group(0) @binding(5) var<storage, read_write> spikes_out: array<u32>;  // [T][B*N][words] or [T][B*N][plus, minus][words]
+@group(0) @binding(6) var<uniform> product: Product;
+
+alias Stored = vec2u;
+
+fn unpacked(w: Stored) -> vec4f {
+    return halves(w);
+}

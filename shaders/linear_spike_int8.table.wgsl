@@ -1,0 +1,22 @@
+// linear_spike_int8: y[t, n, o] = scale[o] * Σ_i q[o, i] s[t, n, i] + shift[o], q int8 weights, s packed spikes; the sum is exact.
+// Then an epilogue. For software drivers whose subgroups have eight invocations or more. Sums are of f32, which are exact up to
+// 2^24: of more inputs than that allows the portable kernel takes the product.
+//
+// Grid: x, y tiles of 128 rows (folded), z tiles of 32 output channels. Thread mapping and order of addition:
+// lib/spike_table.wgsl; rows of inputs: lib/linear_rows.wgsl; LIF over T, packing and residual:
+// lib/table_epilogue.wgsl.
+// Uses: linear_rows, spike_table, table_epilogue, product_parameters, neuron.
+
+@group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B*N][words_in]
+@group(0) @binding(1) var<storage, read> weights: array<u32>;           // [O/32][words_in][32 i][32 o] bytes, zero padded
+@group(0) @binding(2) var<storage, read> scale_shift: array<vec4f>;     // [O/4][scale, shift], O padded to 32
+@group(0) @binding(3) var<storage, read> residual: array<vec4f>;        // [T][B*N][O/4]
+@group(0) @binding(4) var<storage, read_write> real_out: array<vec4f>;  // [T][B*N][O/4]
+@group(0) @binding(5) var<storage, read_write> spikes_out: array<u32>;  // [T][B*N][words] or [T][B*N][plus, minus][words]
+@group(0) @binding(6) var<uniform> product: Product;
+
+alias Stored = u32;
+
+fn unpacked(w: Stored) -> vec4f {
+    return vec4f(unpack4xI8(w));
+}
