@@ -1,7 +1,8 @@
 // bn_apply: batch norm by given statistics:
 //   x = (y - mean) * inv_std * gamma + beta   (RELU: at least 0)   [+ residual]
 //
-// Grid: x, y (folded) groups of 64 vec4f; a thread makes four channels of a row, in the order the equation is written.
+// Grid: x, y (folded) groups of 64 vec4f; a thread makes four channels of a row.
+// Uses: batch_norm.
 
 override RELU: bool = false;
 
@@ -21,7 +22,7 @@ struct BnApply {
 
 fn normalised(at: u32) -> vec4f {
     let c = at % bn.vectors;
-    let x = (y[at] - mean[c]) * inv_std[c] * gamma[c] + beta[c];
+    let x = affine(normalise(y[at], mean[c], inv_std[c]), gamma[c], beta[c]);
     return select(x, max(x, vec4f()), RELU);
 }
 

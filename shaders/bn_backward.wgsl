@@ -5,8 +5,8 @@
 //
 // partial, combine: g_beta and g_gamma. Grid, threads and order: lib/channel_sums.wgsl. combine writes them twice, once side
 // by side, so that batch gets along with 8 bindings.
-// batch, frozen: x, y (folded) groups of 64 vec4f; a thread makes four channels of a row.
-// Uses: channel_sums.
+// batch, frozen: x, y (folded) groups of 64 vec4f; a thread makes four channels of a row. `in_place` they find g_x in g_y.
+// Uses: batch_norm, channel_sums.
 
 override RELU: bool = false;
 
@@ -39,11 +39,11 @@ fn join(first: Sums, second: Sums) -> Sums {
 }
 
 fn normal(at: u32, c: u32) -> vec4f {
-    return (y[at] - mean[c]) * inv_std[c];
+    return normalise(y[at], mean[c], inv_std[c]);
 }
 
-fn masked(at: u32, c: u32, y_normal: vec4f) -> vec4f {
-    return select(g_x[at], vec4f(), vec4<bool>(RELU) & (y_normal * gamma[c] + beta[c] <= vec4f()));
+fn masked(g: vec4f, c: u32, y_normal: vec4f) -> vec4f {
+    return select(g, vec4f(), vec4<bool>(RELU) & (affine(y_normal, gamma[c], beta[c]) <= vec4f()));
 }
 
 @compute @workgroup_size(256)
@@ -56,7 +56,7 @@ fn partial(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) 
         for (var row = first + thread / LANES; row < end; row += ROW_LANES) {
             let at = row * bn.vectors + vector;
             let y_normal = normal(at, vector);
-            let g = masked(at, vector, y_normal);
+            let g = masked(g_x[at], vector, y_normal);
             own.a += g;
             own.b += g * y_normal;
         }
@@ -88,15 +88,33 @@ fn combine(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) 
     }
 }
 
+// The gradient of y's vec4f `at` from that of what was made of it.
+fn of_batch(at: u32, g: vec4f) -> vec4f {
+    let c = at % bn.vectors;
+    let y_normal = normal(at, c);
+    let mean_g = sums[c] * bn.inv_rows;
+    let mean_g_normal = sums[bn.vectors + c] * bn.inv_rows;
+    return gamma[c] * inv_std[c] * (masked(g, c, y_normal) - mean_g - y_normal * mean_g_normal);
+}
+
+fn of_frozen(at: u32, g: vec4f) -> vec4f {
+    let c = at % bn.vectors;
+    return gamma[c] * inv_std[c] * masked(g, c, normal(at, c));
+}
+
 @compute @workgroup_size(64)
 fn batch(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     let at = (group.x + group.y * groups.x) * 64u + thread;
     if at < bn.count {
-        let c = at % bn.vectors;
-        let y_normal = normal(at, c);
-        let mean_g = sums[c] * bn.inv_rows;
-        let mean_g_normal = sums[bn.vectors + c] * bn.inv_rows;
-        g_y[at] = gamma[c] * inv_std[c] * (masked(at, c, y_normal) - mean_g - y_normal * mean_g_normal);
+        g_y[at] = of_batch(at, g_x[at]);
+    }
+}
+
+@compute @workgroup_size(64)
+fn batch_in_place(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    let at = (group.x + group.y * groups.x) * 64u + thread;
+    if at < bn.count {
+        g_y[at] = of_batch(at, g_y[at]);
     }
 }
 
@@ -104,7 +122,14 @@ fn batch(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gr
 fn frozen(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     let at = (group.x + group.y * groups.x) * 64u + thread;
     if at < bn.count {
-        let c = at % bn.vectors;
-        g_y[at] = gamma[c] * inv_std[c] * masked(at, c, normal(at, c));
+        g_y[at] = of_frozen(at, g_x[at]);
+    }
+}
+
+@compute @workgroup_size(64)
+fn frozen_in_place(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    let at = (group.x + group.y * groups.x) * 64u + thread;
+    if at < bn.count {
+        g_y[at] = of_frozen(at, g_y[at]);
     }
 }

@@ -1,10 +1,11 @@
 // lif: the leaky integrate-and-fire neuron over T of a real tensor, packed to bits (`spikes`) or to a plus and a minus
-// plane (`ternary`); `spikes_trace` and `ternary_trace` also write the membrane before firing. Equations: lib/neuron.wgsl. For
-// software drivers, where workgroup memory and barriers cost more than they save.
+// plane (`ternary`); `…_trace` also write the membrane before firing, and `bn_…` first apply a batch norm by given statistics to
+// x, as bn_apply does. Equations: lib/neuron.wgsl, lib/batch_norm.wgsl. For software drivers, where workgroup memory and barriers
+// cost more than they save.
 //
 // Grid: x, y (folded) groups of 64 output words. A thread makes a word alone: 32 channels, their membranes in registers while it
 // goes through T.
-// Uses: neuron.
+// Uses: batch_norm, neuron.
 
 struct Lif {
     rows: u32,        // B * N tokens
@@ -22,9 +23,13 @@ struct Lif {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;              // [x_steps][B*N][x_stride]
-@group(0) @binding(1) var<storage, read_write> spikes_out: array<u32>; // [T][B*N][words] or [T][B*N][plus, minus][words]
-@group(0) @binding(2) var<storage, read_write> h_out: array<vec4f>;    // [T][B*N][x_stride], traces only
-@group(0) @binding(3) var<uniform> lif: Lif;
+@group(0) @binding(1) var<storage, read> mean: array<vec4f>;           // [x_stride], `bn_` entry points only, as the next three
+@group(0) @binding(2) var<storage, read> inv_std: array<vec4f>;        // [x_stride]
+@group(0) @binding(3) var<storage, read> gamma: array<vec4f>;          // [x_stride]
+@group(0) @binding(4) var<storage, read> beta: array<vec4f>;           // [x_stride]
+@group(0) @binding(5) var<storage, read_write> spikes_out: array<u32>; // [T][B*N][words] or [T][B*N][plus, minus][words]
+@group(0) @binding(6) var<storage, read_write> h_out: array<vec4f>;    // [T][B*N][x_stride], traces only
+@group(0) @binding(7) var<uniform> lif: Lif;
 
 var<private> membranes: array<vec4f, 8>; // of the word's 32 channels
 var<private> plus_word: u32;
@@ -43,17 +48,31 @@ fn place(thread: u32, group: vec3u, groups: vec3u) -> Place {
     return Place(min(row, lif.rows - 1u), unit % lif.words, row < lif.rows);
 }
 
-// One timestep of the word's v-th (0..7) vec4f. Written out for each: an array that a variable indexes lies in memory.
-fn advance(v: u32, p: Place, t: u32, is_ternary: bool) -> vec4f {
+// The v-th (0..7) vec4f of the word's channels within a token, the last one where there are fewer: nothing is kept of it.
+fn vector_of(v: u32, p: Place) -> u32 {
+    return min(p.word * 8u + v, lif.x_stride - 1u);
+}
+
+fn plain(v: u32, p: Place, t: u32) -> vec4f {
+    return x[(min(t, lif.x_steps - 1u) * lif.rows + p.row) * lif.x_stride + vector_of(v, p)];
+}
+
+// x after batch norm.
+fn normalised(v: u32, p: Place, t: u32) -> vec4f {
+    let c = vector_of(v, p);
+    return affine(normalise(plain(v, p, t), mean[c], inv_std[c]), gamma[c], beta[c]);
+}
+
+// One timestep of the word's v-th vec4f. Written out for each: an array that a variable indexes lies in memory.
+fn advance(v: u32, input: vec4f, p: Place, is_ternary: bool) -> vec4f {
     let n = Neuron(lif.v_threshold, lif.v_reset, lif.inv_tau);
-    let vector = p.word * 8u + v;
-    let input = x[(min(t, lif.x_steps - 1u) * lif.rows + p.row) * lif.x_stride + min(vector, lif.x_stride - 1u)];
     let h = charge(membranes[v], input, n);
     let positive = fire_positive(h, n);
     let negative = fire_negative(h, n) & vec4<bool>(is_ternary);
     membranes[v] = reset(h, positive, negative, n);
-    plus_word |= nibble(positive, vector * 4u, lif.channels) << (4u * v);
-    minus_word |= nibble(negative, vector * 4u, lif.channels) << (4u * v);
+    let channel = (p.word * 8u + v) * 4u;
+    plus_word |= nibble(positive, channel, lif.channels) << (4u * v);
+    minus_word |= nibble(negative, channel, lif.channels) << (4u * v);
     return h;
 }
 
@@ -94,14 +113,14 @@ fn fire(p: Place, is_ternary: bool) {
     begin();
     for (var t = 0u; t < steps(); t += 1u) {
         begin_step();
-        _ = advance(0u, p, t, is_ternary);
-        _ = advance(1u, p, t, is_ternary);
-        _ = advance(2u, p, t, is_ternary);
-        _ = advance(3u, p, t, is_ternary);
-        _ = advance(4u, p, t, is_ternary);
-        _ = advance(5u, p, t, is_ternary);
-        _ = advance(6u, p, t, is_ternary);
-        _ = advance(7u, p, t, is_ternary);
+        _ = advance(0u, plain(0u, p, t), p, is_ternary);
+        _ = advance(1u, plain(1u, p, t), p, is_ternary);
+        _ = advance(2u, plain(2u, p, t), p, is_ternary);
+        _ = advance(3u, plain(3u, p, t), p, is_ternary);
+        _ = advance(4u, plain(4u, p, t), p, is_ternary);
+        _ = advance(5u, plain(5u, p, t), p, is_ternary);
+        _ = advance(6u, plain(6u, p, t), p, is_ternary);
+        _ = advance(7u, plain(7u, p, t), p, is_ternary);
         store(p, t, is_ternary);
     }
 }
@@ -110,14 +129,46 @@ fn fire_traced(p: Place, is_ternary: bool) {
     begin();
     for (var t = 0u; t < steps(); t += 1u) {
         begin_step();
-        trace(0u, p, t, advance(0u, p, t, is_ternary));
-        trace(1u, p, t, advance(1u, p, t, is_ternary));
-        trace(2u, p, t, advance(2u, p, t, is_ternary));
-        trace(3u, p, t, advance(3u, p, t, is_ternary));
-        trace(4u, p, t, advance(4u, p, t, is_ternary));
-        trace(5u, p, t, advance(5u, p, t, is_ternary));
-        trace(6u, p, t, advance(6u, p, t, is_ternary));
-        trace(7u, p, t, advance(7u, p, t, is_ternary));
+        trace(0u, p, t, advance(0u, plain(0u, p, t), p, is_ternary));
+        trace(1u, p, t, advance(1u, plain(1u, p, t), p, is_ternary));
+        trace(2u, p, t, advance(2u, plain(2u, p, t), p, is_ternary));
+        trace(3u, p, t, advance(3u, plain(3u, p, t), p, is_ternary));
+        trace(4u, p, t, advance(4u, plain(4u, p, t), p, is_ternary));
+        trace(5u, p, t, advance(5u, plain(5u, p, t), p, is_ternary));
+        trace(6u, p, t, advance(6u, plain(6u, p, t), p, is_ternary));
+        trace(7u, p, t, advance(7u, plain(7u, p, t), p, is_ternary));
+        store(p, t, is_ternary);
+    }
+}
+
+fn fire_normalised(p: Place, is_ternary: bool) {
+    begin();
+    for (var t = 0u; t < steps(); t += 1u) {
+        begin_step();
+        _ = advance(0u, normalised(0u, p, t), p, is_ternary);
+        _ = advance(1u, normalised(1u, p, t), p, is_ternary);
+        _ = advance(2u, normalised(2u, p, t), p, is_ternary);
+        _ = advance(3u, normalised(3u, p, t), p, is_ternary);
+        _ = advance(4u, normalised(4u, p, t), p, is_ternary);
+        _ = advance(5u, normalised(5u, p, t), p, is_ternary);
+        _ = advance(6u, normalised(6u, p, t), p, is_ternary);
+        _ = advance(7u, normalised(7u, p, t), p, is_ternary);
+        store(p, t, is_ternary);
+    }
+}
+
+fn fire_normalised_traced(p: Place, is_ternary: bool) {
+    begin();
+    for (var t = 0u; t < steps(); t += 1u) {
+        begin_step();
+        trace(0u, p, t, advance(0u, normalised(0u, p, t), p, is_ternary));
+        trace(1u, p, t, advance(1u, normalised(1u, p, t), p, is_ternary));
+        trace(2u, p, t, advance(2u, normalised(2u, p, t), p, is_ternary));
+        trace(3u, p, t, advance(3u, normalised(3u, p, t), p, is_ternary));
+        trace(4u, p, t, advance(4u, normalised(4u, p, t), p, is_ternary));
+        trace(5u, p, t, advance(5u, normalised(5u, p, t), p, is_ternary));
+        trace(6u, p, t, advance(6u, normalised(6u, p, t), p, is_ternary));
+        trace(7u, p, t, advance(7u, normalised(7u, p, t), p, is_ternary));
         store(p, t, is_ternary);
     }
 }
@@ -140,4 +191,24 @@ fn spikes_trace(@builtin(local_invocation_index) thread: u32, @builtin(workgroup
 @compute @workgroup_size(64)
 fn ternary_trace(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     fire_traced(place(thread, group, groups), true);
+}
+
+@compute @workgroup_size(64)
+fn bn_spikes(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    fire_normalised(place(thread, group, groups), false);
+}
+
+@compute @workgroup_size(64)
+fn bn_ternary(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    fire_normalised(place(thread, group, groups), true);
+}
+
+@compute @workgroup_size(64)
+fn bn_spikes_trace(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    fire_normalised_traced(place(thread, group, groups), false);
+}
+
+@compute @workgroup_size(64)
+fn bn_ternary_trace(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
+    fire_normalised_traced(place(thread, group, groups), true);
 }

@@ -26,7 +26,7 @@ use crate::reference::attention_q_kv::attention_q_kv;
 use crate::reference::attention_qk_v::attention_qk_v;
 use crate::reference::bn_fold::bn_fold;
 use crate::reference::conv3x3_real::conv3x3_real as conv3x3_real_twin;
-use crate::reference::lif::{Window, lif};
+use crate::reference::lif::{self, Window, lif};
 use crate::reference::maxpool_real::maxpool_real;
 use crate::reference::maxpool_spike::maxpool_spike;
 use crate::reference::product::Product;
@@ -247,7 +247,8 @@ impl Reals {
         let window = Window { row: if ternary { 2 * plane } else { plane }, first_word: 0, minus_plane: None };
         let window = Window { minus_plane: ternary.then_some(plane), ..window };
         let mut data = vec![0; shape.steps * shape.rows() * window.row];
-        lif(&self.data, self.shape, steps, &(&neuron).into(), window, &mut data, None);
+        let input = lif::Input { x: &self.data, shape: self.shape, norm: None };
+        lif(&input, steps, &(&neuron).into(), window, &mut data, None);
         Spikes { shape, ternary, data }
     }
 }

@@ -655,7 +655,7 @@ fn of_pipelines_compiled_together_the_first_broken_one_is_named() {
             let element = if i % 2 == 0 { Element::Spikes } else { Element::Ternary };
             let out = r.tensor("spikes", element, flat(32));
             let neuron = neuron(if i % 4 < 2 { 2.0 } else { 3.0 });
-            r.push(LifOp { layer, input: x, out, h: None, neuron, first_channel: 0 });
+            r.push(LifOp { layer, input: x, norm: None, out, h: None, neuron, first_channel: 0 });
             r.output(format!("s{i}"), &[out]);
         }
         r

@@ -211,6 +211,7 @@ fn neurons_and_pools() -> Vec<Row> {
             d.recording.push(LifBackwardOp {
                 layer: String::new(),
                 x,
+                norm: None,
                 g_s,
                 g_x,
                 neuron: NEURON,

@@ -156,12 +156,28 @@ pub fn rows() -> Vec<Row> {
             let x = shape(32, DIM / 8).with_steps(1);
             let input = d.real(x, -4, 6);
             let out = d.out(Element::Spikes, x.with_steps(STEPS));
-            d.recording.push(LifOp { layer: String::new(), input, out, h: None, neuron: NEURON, first_channel: 0 });
+            d.recording.push(LifOp {
+                layer: String::new(),
+                input,
+                norm: None,
+                out,
+                h: None,
+                neuron: NEURON,
+                first_channel: 0,
+            });
         }),
         Row::new("lif", "block, N 64, 256", |d| {
             let input = d.real(shape(8, DIM), -4, 6);
             let out = d.out(Element::Spikes, shape(8, DIM));
-            d.recording.push(LifOp { layer: String::new(), input, out, h: None, neuron: NEURON, first_channel: 0 });
+            d.recording.push(LifOp {
+                layer: String::new(),
+                input,
+                norm: None,
+                out,
+                h: None,
+                neuron: NEURON,
+                first_channel: 0,
+            });
         }),
         Row::new("maxpool_spike", "stage 2, 32x32x128", |d| {
             let input = d.spikes(shape(32, DIM / 2), Element::Spikes, RATE);

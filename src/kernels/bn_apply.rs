@@ -17,7 +17,7 @@ uniform! {
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
     stem: "bn_apply",
-    sources: &[include_str!("../../shaders/bn_apply.wgsl")],
+    sources: &[include_str!("../../shaders/bn_apply.wgsl"), include_str!("../../shaders/lib/batch_norm.wgsl")],
     entries: &["plain", "with_residual"],
     bindings: &[
         ("y", Access::Read),

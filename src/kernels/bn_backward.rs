@@ -27,8 +27,12 @@ uniform! {
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
     stem: "bn_backward",
-    sources: &[include_str!("../../shaders/bn_backward.wgsl"), include_str!("../../shaders/lib/channel_sums.wgsl")],
-    entries: &["partial", "combine", "batch", "frozen"],
+    sources: &[
+        include_str!("../../shaders/bn_backward.wgsl"),
+        include_str!("../../shaders/lib/batch_norm.wgsl"),
+        include_str!("../../shaders/lib/channel_sums.wgsl"),
+    ],
+    entries: &["partial", "combine", "batch", "batch_in_place", "frozen", "frozen_in_place"],
     bindings: &[
         ("g_x", Access::Read),
         ("y", Access::Read),
@@ -173,7 +177,7 @@ pub struct BnBackwardApplyOp {
     pub saved: BnSaved,
     /// What [`BnBackwardCombineOp`] wrote, if mean and inv_std were y's own; `None` where they were frozen.
     pub sums: Option<TensorId>,
-    /// Gradient of y.
+    /// Gradient of y; where it is `saved.g_x`, it takes that one's place.
     pub g_y: TensorId,
 }
 
@@ -188,12 +192,19 @@ impl Op for BnBackwardApplyOp {
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {
         let sizes = sizes(recording.get(self.saved.y).shape);
+        let in_place = self.g_y == self.saved.g_x;
         let mut bindings = self.saved.bindings();
+        bindings.retain(|&(_, id)| id != self.g_y);
         bindings.extend(self.sums.map(|sums| (11, sums)));
         bindings.push((12, self.g_y));
         Dispatch {
             kernel: &KERNEL,
-            entry: if self.sums.is_some() { "batch" } else { "frozen" },
+            entry: match (self.sums, in_place) {
+                (Some(_), false) => "batch",
+                (Some(_), true) => "batch_in_place",
+                (None, false) => "frozen",
+                (None, true) => "frozen_in_place",
+            },
             constants: vec![("RELU", self.saved.relu.into())],
             bindings,
             uniform: bytes_of(&sizes),

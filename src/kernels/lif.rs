@@ -1,5 +1,6 @@
 //! `lif`: the LIF neuron over T of a real tensor, packed to bits or to plus and minus planes.
 
+use super::batch_norm::BatchNorm;
 use super::neuron::Neuron;
 use super::{Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::gpu::Capabilities;
@@ -40,9 +41,30 @@ uniform! {
 /// The kernel.
 pub static KERNEL: Kernel = Kernel {
     stem: "lif",
-    sources: &[include_str!("../../shaders/lif.wgsl"), include_str!("../../shaders/lib/neuron.wgsl")],
-    entries: &["spikes", "ternary", "spikes_trace", "ternary_trace"],
-    bindings: &[("x", Access::Read), ("spikes_out", Access::Write), ("h_out", Access::Write)],
+    sources: &[
+        include_str!("../../shaders/lif.wgsl"),
+        include_str!("../../shaders/lib/batch_norm.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
+    entries: &[
+        "spikes",
+        "ternary",
+        "spikes_trace",
+        "ternary_trace",
+        "bn_spikes",
+        "bn_ternary",
+        "bn_spikes_trace",
+        "bn_ternary_trace",
+    ],
+    bindings: &[
+        ("x", Access::Read),
+        ("mean", Access::Read),
+        ("inv_std", Access::Read),
+        ("gamma", Access::Read),
+        ("beta", Access::Read),
+        ("spikes_out", Access::Write),
+        ("h_out", Access::Write),
+    ],
     uniform: Lif::LAYOUT,
     uniform_size: size_of::<Lif>(),
     constants: Neuron::all_constants,
@@ -51,7 +73,11 @@ pub static KERNEL: Kernel = Kernel {
 /// The variant for software drivers; the same bits.
 pub static WORDS: Kernel = Kernel {
     stem: "lif.words",
-    sources: &[include_str!("../../shaders/lif.words.wgsl"), include_str!("../../shaders/lib/neuron.wgsl")],
+    sources: &[
+        include_str!("../../shaders/lif.words.wgsl"),
+        include_str!("../../shaders/lib/batch_norm.wgsl"),
+        include_str!("../../shaders/lib/neuron.wgsl"),
+    ],
     ..KERNEL
 };
 
@@ -60,8 +86,10 @@ pub static WORDS: Kernel = Kernel {
 pub struct LifOp {
     /// The layer.
     pub layer: String,
-    /// The membrane input (one channel window).
+    /// The membrane input (one channel window), or what it is made of by `norm`.
     pub input: TensorId,
+    /// The batch norm, of this window's channels, that the input goes through first.
+    pub norm: Option<BatchNorm>,
     /// The packed output.
     pub out: TensorId,
     /// Where the membrane before firing goes, `[T, B, H, W, window]`, if it is wanted.
@@ -98,13 +126,19 @@ impl Op for LifOp {
             v_reset: self.neuron.start(),
             inv_tau: self.neuron.inv_tau(),
         };
-        let mut bindings = vec![(0, self.input), (1, self.out)];
-        bindings.extend(self.h.map(|h| (2, h)));
-        let entry = match (out.element, self.h) {
-            (Element::Ternary, None) => "ternary",
-            (Element::Ternary, Some(_)) => "ternary_trace",
-            (_, None) => "spikes",
-            (_, Some(_)) => "spikes_trace",
+        let mut bindings = vec![(0, self.input)];
+        bindings.extend(self.norm.iter().flat_map(|norm| norm.bindings(1)));
+        bindings.push((5, self.out));
+        bindings.extend(self.h.map(|h| (6, h)));
+        let entry = match (out.element == Element::Ternary, self.h.is_some(), self.norm.is_some()) {
+            (false, false, false) => "spikes",
+            (true, false, false) => "ternary",
+            (false, true, false) => "spikes_trace",
+            (true, true, false) => "ternary_trace",
+            (false, false, true) => "bn_spikes",
+            (true, false, true) => "bn_ternary",
+            (false, true, true) => "bn_spikes_trace",
+            (true, true, true) => "bn_ternary_trace",
         };
         Dispatch {
             kernel: &KERNEL,

@@ -1,5 +1,6 @@
 //! `lif_backward`: the gradient of the LIF neuron through time.
 
+use super::batch_norm::BatchNorm;
 use super::neuron::Neuron;
 use super::{Constants, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins, uniform};
 use crate::config::Surrogate;
@@ -12,6 +13,8 @@ uniform! {
     LifBackward {
         /// B·N·⌈C/4⌉, one timestep.
         vectors: u32,
+        /// vec4f of a token.
+        row: u32,
         /// T.
         steps: u32,
         /// Timesteps the input holds: T or 1.
@@ -35,11 +38,29 @@ pub static KERNEL: Kernel = Kernel {
     stem: "lif_backward",
     sources: &[
         include_str!("../../shaders/lif_backward.wgsl"),
+        include_str!("../../shaders/lib/batch_norm.wgsl"),
         include_str!("../../shaders/lib/neuron.wgsl"),
         include_str!("../../shaders/lib/surrogate.wgsl"),
     ],
-    entries: &["binary", "ternary"],
-    bindings: &[("x", Access::Read), ("g_s", Access::Read), ("g_x", Access::Write)],
+    entries: &[
+        "binary",
+        "ternary",
+        "bn_binary",
+        "bn_ternary",
+        "binary_in_place",
+        "ternary_in_place",
+        "bn_binary_in_place",
+        "bn_ternary_in_place",
+    ],
+    bindings: &[
+        ("x", Access::Read),
+        ("mean", Access::Read),
+        ("inv_std", Access::Read),
+        ("gamma", Access::Read),
+        ("beta", Access::Read),
+        ("g_s", Access::Read),
+        ("g_x", Access::Write),
+    ],
     uniform: LifBackward::LAYOUT,
     uniform_size: size_of::<LifBackward>(),
     constants: all_constants,
@@ -63,11 +84,13 @@ fn all_constants() -> Vec<Constants> {
 pub struct LifBackwardOp {
     /// The layer.
     pub layer: String,
-    /// The membrane input.
+    /// The membrane input, or what it is made of by `norm`.
     pub x: TensorId,
+    /// The batch norm that the input goes through first; the gradient is that of its result.
+    pub norm: Option<BatchNorm>,
     /// Gradient of the spikes.
     pub g_s: TensorId,
-    /// Gradient of the membrane input.
+    /// Gradient of the membrane input; where it is `g_s`, it takes that one's place.
     pub g_x: TensorId,
     /// The neuron.
     pub neuron: Neuron,
@@ -95,6 +118,7 @@ impl Op for LifBackwardOp {
         let vectors = recording.get(self.g_s).len() / 4 / shape.steps;
         let lif = LifBackward {
             vectors: dim(vectors),
+            row: dim(recording.get(self.g_s).row() / 4),
             steps: dim(shape.steps),
             x_steps: dim(recording.get(self.x).shape.steps),
             v_threshold: self.neuron.v_threshold,
@@ -105,11 +129,25 @@ impl Op for LifBackwardOp {
         let surrogate = Surrogate::ALL.iter().position(|&s| s == self.surrogate).unwrap_or(0);
         let mut constants = self.neuron.constants();
         constants.extend([("SURROGATE", surrogate as f64), ("DETACH_RESET", self.detach_reset.into())]);
+        let in_place = self.g_x == self.g_s;
+        let mut bindings = vec![(0, self.x)];
+        bindings.extend(self.norm.iter().flat_map(|norm| norm.bindings(1)));
+        bindings.extend((!in_place).then_some((5, self.g_s)));
+        bindings.push((6, self.g_x));
         Dispatch {
             kernel: &KERNEL,
-            entry: if self.element == Element::Ternary { "ternary" } else { "binary" },
+            entry: match (self.element == Element::Ternary, self.norm.is_some(), in_place) {
+                (false, false, false) => "binary",
+                (true, false, false) => "ternary",
+                (false, true, false) => "bn_binary",
+                (true, true, false) => "bn_ternary",
+                (false, false, true) => "binary_in_place",
+                (true, false, true) => "ternary_in_place",
+                (false, true, true) => "bn_binary_in_place",
+                (true, true, true) => "bn_ternary_in_place",
+            },
             constants,
-            bindings: vec![(0, self.x), (1, self.g_s), (2, self.g_x)],
+            bindings,
             uniform: bytes_of(&lif),
             groups: Groups::Line { n: vectors.div_ceil(64) as u64, z: 1 },
         }

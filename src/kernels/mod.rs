@@ -15,6 +15,7 @@ pub mod attention_q_kv;
 pub mod attention_q_kv_backward;
 pub mod attention_qk_v;
 pub mod attention_qk_v_backward;
+pub mod batch_norm;
 pub mod bn_apply;
 pub mod bn_backward;
 pub mod bn_statistics;

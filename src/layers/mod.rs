@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::gpu::{Capabilities, Limits};
 use crate::kernels::attention::Order;
+use crate::kernels::batch_norm::BatchNorm;
 use crate::kernels::lif::LifOp;
 use crate::kernels::neuron::Neuron;
 use crate::kernels::spike_count::{PARTIALS, SpikeCountOp};
@@ -140,6 +141,20 @@ impl Recorder {
 
     /// A layer's neurons over `steps` timesteps of a real tensor, as an op of their own.
     pub fn lif(&mut self, layer: &str, x: &RealTensor, steps: usize, neuron: Neuron, element: Element) -> TensorId {
+        self.lif_after(None, layer, x, steps, neuron, element)
+    }
+
+    /// As [`Recorder::lif`], of a tensor in one window that goes through a batch norm first, if there is one.
+    pub fn lif_after(
+        &mut self,
+        norm: Option<BatchNorm>,
+        layer: &str,
+        x: &RealTensor,
+        steps: usize,
+        neuron: Neuron,
+        element: Element,
+    ) -> TensorId {
+        debug_assert!(norm.is_none() || x.windows.len() == 1, "a batch norm's tensors are not cut");
         let shape = x.shape.with_steps(steps);
         let out = self.spikes(layer, element, shape);
         let mut traced = Vec::new();
@@ -151,6 +166,7 @@ impl Recorder {
             self.recording.push(LifOp {
                 layer: layer.to_owned(),
                 input: *input,
+                norm,
                 out,
                 h,
                 neuron,

@@ -1,6 +1,6 @@
 //! The twin of `shaders/bn_apply.wgsl`.
 
-use super::{HostTensors, Real, parallel};
+use super::{HostTensors, Real, lanes, parallel};
 use crate::kernels::bn_apply::BnApplyOp;
 
 /// A batch norm's values of each channel, `[4⌈C/4⌉]` each.
@@ -27,6 +27,13 @@ impl<F: Real> Norm<'_, F> {
         Norm { inv_std, gamma, beta, ..*self }
     }
 
+    /// The values of `n` channels from `first` on, zeros after them.
+    #[inline(always)]
+    pub(super) fn lanes<const N: usize>(&self, first: usize, n: usize) -> Lanes<F, N> {
+        let of = |values: &[F]| lanes(&values[first..first + n]);
+        Lanes { mean: of(self.mean), inv_std: of(self.inv_std), gamma: of(self.gamma), beta: of(self.beta) }
+    }
+
     /// `(y - mean) inv_std`.
     #[inline(always)]
     pub fn normal(&self, y: F, c: usize) -> F {
@@ -37,6 +44,27 @@ impl<F: Real> Norm<'_, F> {
     #[inline(always)]
     pub fn affine(&self, y: F, c: usize) -> F {
         self.normal(y, c) * self.gamma[c] + self.beta[c]
+    }
+}
+
+/// A batch norm's values of N channels.
+#[derive(Clone, Copy)]
+pub(super) struct Lanes<F, const N: usize> {
+    mean: [F; N],
+    inv_std: [F; N],
+    gamma: [F; N],
+    beta: [F; N],
+}
+
+impl<F: Real, const N: usize> Lanes<F, N> {
+    /// [`Norm::affine`] of each.
+    #[inline(always)]
+    pub fn apply(&self, mut y: [F; N]) -> [F; N] {
+        let norm = Norm { mean: &self.mean, inv_std: &self.inv_std, gamma: &self.gamma, beta: &self.beta, relu: false };
+        for (c, y) in y.iter_mut().enumerate() {
+            *y = norm.affine(*y, c);
+        }
+        y
     }
 }
 

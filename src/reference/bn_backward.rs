@@ -50,36 +50,41 @@ pub fn combine<F: Real>(partials: &[F], sums: &mut [F]) {
     }
 }
 
-/// `g_y` `[rows][4⌈C/4⌉]`; with `sums` (g_beta, then g_gamma) mean and inv_std are taken for y's own, else for constants.
-pub fn apply<F: Real>(g_x: &[F], y: &[F], norm: &Norm<F>, sums: Option<&[F]>, g_y: &mut [F]) {
+/// `g_y` `[rows][4⌈C/4⌉]` from `g_x`, or from what it holds; with `sums` (g_beta, then g_gamma) mean and inv_std are taken for y's
+/// own, else for constants.
+pub fn apply<F: Real>(g_x: Option<&[F]>, y: &[F], norm: &Norm<F>, sums: Option<&[F]>, g_y: &mut [F]) {
     let row = norm.mean.len();
     let inv_rows = F::from((y.len() / row) as f32).recip();
     parallel::for_each(g_y.chunks_mut(BLOCK * row).enumerate().collect(), |(i, g_y)| {
         let at = i * BLOCK * row;
+        if let Some(g_x) = g_x {
+            g_y.copy_from_slice(&g_x[at..][..g_y.len()]);
+        }
         parallel::wide(
             #[inline(always)]
-            || apply_rows(&g_x[at..], &y[at..], norm.cut(), sums, inv_rows, g_y),
+            || apply_rows(&y[at..], norm.cut(), sums, inv_rows, g_y),
         );
     });
 }
 
+/// In place.
 #[inline(always)]
-fn apply_rows<F: Real>(g_x: &[F], y: &[F], norm: Norm<F>, sums: Option<&[F]>, inv_rows: F, g_y: &mut [F]) {
+fn apply_rows<F: Real>(y: &[F], norm: Norm<F>, sums: Option<&[F]>, inv_rows: F, g: &mut [F]) {
     let row = norm.mean.len();
-    for (n, g_y) in g_y.chunks_exact_mut(row).enumerate() {
-        let (g_x, y) = (&g_x[n * row..][..row], &y[n * row..][..row]);
+    for (n, g) in g.chunks_exact_mut(row).enumerate() {
+        let y = &y[n * row..][..row];
         match sums {
             Some(sums) => {
                 let (g_beta, g_gamma) = (&sums[..row], &sums[row..2 * row]);
-                for (c, g_y) in g_y.iter_mut().enumerate() {
-                    let g = masked(&norm, g_x[c], y[c], c);
-                    let g = g - g_beta[c] * inv_rows - norm.normal(y[c], c) * (g_gamma[c] * inv_rows);
-                    *g_y = norm.gamma[c] * norm.inv_std[c] * g;
+                for (c, g) in g.iter_mut().enumerate() {
+                    let g_x = masked(&norm, *g, y[c], c);
+                    let g_y = g_x - g_beta[c] * inv_rows - norm.normal(y[c], c) * (g_gamma[c] * inv_rows);
+                    *g = norm.gamma[c] * norm.inv_std[c] * g_y;
                 }
             }
             None => {
-                for (c, g_y) in g_y.iter_mut().enumerate() {
-                    *g_y = norm.gamma[c] * norm.inv_std[c] * masked(&norm, g_x[c], y[c], c);
+                for (c, g) in g.iter_mut().enumerate() {
+                    *g = norm.gamma[c] * norm.inv_std[c] * masked(&norm, *g, y[c], c);
                 }
             }
         }
@@ -115,6 +120,7 @@ pub fn run_combine<F: Real>(op: &BnBackwardCombineOp, host: &mut HostTensors<F>)
 pub fn run_apply<F: Real>(op: &BnBackwardApplyOp, host: &mut HostTensors<F>) {
     let mut g_y = host.take_real(op.g_y);
     let sums = op.sums.map(|sums| host.real(sums));
-    apply(host.real(op.saved.g_x), host.real(op.saved.y), &norm(&op.saved, host), sums, &mut g_y);
+    let g_x = (op.g_y != op.saved.g_x).then(|| host.real(op.saved.g_x));
+    apply(g_x, host.real(op.saved.y), &norm(&op.saved, host), sums, &mut g_y);
     host.put_real(op.g_y, g_y);
 }

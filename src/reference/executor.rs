@@ -122,8 +122,8 @@ impl<F: Real> Executor<F> {
 pub(crate) fn scratch(recording: &Recording) -> u64 {
     const EACH_ROW: u64 = 64;
     const THREADS: u64 = 16 << 20;
-    /// Of each word of spikes, in the gradient of a convolution's weights: what is seen through each of nine taps.
-    const EACH_WORD: u64 = 36;
+    /// Of each word of spikes, in the gradient of weights: its bits in another order.
+    const EACH_WORD: u64 = 8;
     let of_tensor = recording.tensors().map(|(_, t, _)| {
         let words = if t.element == Element::Real { 0 } else { EACH_WORD * t.row() as u64 };
         (t.shape.steps * t.shape.rows()) as u64 * (EACH_ROW + words)

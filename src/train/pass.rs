@@ -1,8 +1,10 @@
 //! A batch forward and back as one recording, whatever holds the parameters.
 //!
-//! Forward, every convolution writes its raw output y, batch norm and LIF follow as ops of their own. Of these, backward finds
-//! packed spikes, the y of each batch norm and the residual membranes between blocks where forward left them; the rest is
-//! redone when it is needed, and with [`Options::recompute`] the y too. Liveness analysis frees what has been used.
+//! Forward, every convolution writes its raw output y. LIF follows as an op of its own, which applies batch norm as it reads y;
+//! where others than neurons read its result, so is batch norm. Of these, backward finds packed spikes, the y of each batch norm
+//! and the residual membranes between blocks where forward left them; the rest is redone when it is needed, and with
+//! [`Options::recompute`] the y too. A gradient takes the place of the one it is made of where nothing else reads that. Liveness
+//! analysis frees what has been used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -20,6 +22,7 @@ use crate::kernels::attention_q_kv::AttentionQKv;
 use crate::kernels::attention_q_kv_backward::{AttentionQKvGradKv, AttentionQKvGradQueries};
 use crate::kernels::attention_qk_v::AttentionQkV;
 use crate::kernels::attention_qk_v_backward::{AttentionQkVGradKeys, AttentionQkVGradQueries, AttentionQkVGradValues};
+use crate::kernels::batch_norm::BatchNorm;
 use crate::kernels::bn_apply::BnApplyOp;
 use crate::kernels::bn_backward::{BnBackwardApplyOp, BnBackwardCombineOp, BnBackwardPartialOp, BnSaved};
 use crate::kernels::bn_statistics::{BnRunningOp, BnStatisticsCombineOp, BnStatisticsPartialOp};
@@ -118,10 +121,35 @@ struct ConvBn {
     beta: Place,
 }
 
+impl ConvBn {
+    fn norm(&self) -> BatchNorm {
+        BatchNorm { mean: self.mean, inv_std: self.inv_std, gamma: self.gamma.weights, beta: self.beta.weights }
+    }
+}
+
+/// What neurons read: a tensor, and the batch norm that they apply to it as they do.
+#[derive(Clone, Copy)]
+struct Input {
+    x: TensorId,
+    norm: Option<BatchNorm>,
+}
+
+impl From<TensorId> for Input {
+    fn from(x: TensorId) -> Self {
+        Input { x, norm: None }
+    }
+}
+
+impl From<&ConvBn> for Input {
+    fn from(c: &ConvBn) -> Self {
+        Input { x: c.y, norm: Some(c.norm()) }
+    }
+}
+
 /// A layer's neurons, forward.
 struct Neurons {
     name: String,
-    x: TensorId,
+    input: Input,
     s: TensorId,
     neuron: Neuron,
     element: Element,
@@ -225,17 +253,9 @@ impl<'a> Builder<'a> {
         }))
     }
 
-    /// `BN(conv(input))`, of which `conv` and `bn` are the names, with ReLU or a residual. `steps` is T, over which statistics
-    /// count. The result is made again in backward unless it is `kept`.
-    fn conv_bn(
-        &mut self,
-        (conv, bn): (&str, &str),
-        input: TensorId,
-        steps: usize,
-        relu: bool,
-        residual: Option<TensorId>,
-        kept: bool,
-    ) -> Result<(TensorId, ConvBn)> {
+    /// A convolution and the statistics of its batch norm, of which `conv` and `bn` are the names. `steps` is T, over which
+    /// statistics count.
+    fn conv_bn(&mut self, (conv, bn): (&str, &str), input: TensorId, steps: usize) -> Result<ConvBn> {
         let name = format!("{conv}.weight");
         let shape = &tensor(self.checkpoint, &name)?.shape;
         let (outputs, inputs, taps) = (shape[0], shape[1], shape[2..].iter().product());
@@ -244,18 +264,23 @@ impl<'a> Builder<'a> {
         let gamma = self.place(&format!("{bn}.weight"))?;
         let beta = self.place(&format!("{bn}.bias"))?;
         let (mean, inv_std) = self.statistics(bn, y, steps)?;
-        let layer = bn.to_owned();
+        let (conv, bn) = (conv.to_owned(), bn.to_owned());
+        Ok(ConvBn { conv, bn, input, inputs, outputs, taps, weights, y, mean, inv_std, gamma, beta })
+    }
+
+    /// A batch norm's result as a tensor, where others than neurons read it, with ReLU or a residual. It is made again in backward
+    /// unless it is `kept`.
+    fn applied(&mut self, c: &ConvBn, relu: bool, residual: Option<TensorId>, kept: bool) -> TensorId {
+        let (layer, y, norm) = (c.bn.clone(), c.y, c.norm());
         let apply = move |b: &mut Self| {
             let (y, residual) = (b.again(y), residual.map(|r| b.again(r)));
             let out = b.real(&layer, b.shape(y));
             let layer = layer.clone();
-            let (gamma, beta) = (gamma.weights, beta.weights);
+            let BatchNorm { mean, inv_std, gamma, beta } = norm;
             b.r.recording.push(BnApplyOp { layer, y, mean, inv_std, gamma, beta, residual, out, relu });
             out
         };
-        let out = if kept { apply(self) } else { self.passing(Redo::Always, apply) };
-        let (conv, bn) = (conv.to_owned(), bn.to_owned());
-        Ok((out, ConvBn { conv, bn, input, inputs, outputs, taps, weights, y, mean, inv_std, gamma, beta }))
+        if kept { apply(self) } else { self.passing(Redo::Always, apply) }
     }
 
     fn statistics(&mut self, bn: &str, y: TensorId, steps: usize) -> Result<(TensorId, TensorId)> {
@@ -291,16 +316,24 @@ impl<'a> Builder<'a> {
         Ok((mean, inv_std))
     }
 
-    fn neurons(&mut self, name: &str, x: TensorId, steps: usize, neuron: Neuron, element: Element) -> Neurons {
-        let s = self.r.lif(name, &self.whole(x), steps, neuron, element);
-        Neurons { name: name.to_owned(), x, s, neuron, element }
+    fn neurons(
+        &mut self,
+        name: &str,
+        input: impl Into<Input>,
+        steps: usize,
+        neuron: Neuron,
+        element: Element,
+    ) -> Neurons {
+        let input = input.into();
+        let s = self.r.lif_after(input.norm, name, &self.whole(input.x), steps, neuron, element);
+        Neurons { name: name.to_owned(), input, s, neuron, element }
     }
 
     // Backward.
 
-    /// The gradients of batch norm and convolution from that of their result. That of the convolution's input goes into
-    /// `g_input`, or is added to it.
-    fn conv_bn_backward(&mut self, c: &ConvBn, g_x: TensorId, g_input: Option<(TensorId, bool)>) {
+    /// The gradients of batch norm and convolution from that of their result, which is lost unless `kept`. That of the
+    /// convolution's input goes into `g_input`, or is added to it.
+    fn conv_bn_backward(&mut self, c: &ConvBn, g_x: TensorId, kept: bool, g_input: Option<(TensorId, bool)>) {
         let shape = self.shape(c.y);
         let layer = c.bn.clone();
         let (y, gamma, beta) = (self.again(c.y), c.gamma.weights, c.beta.weights);
@@ -309,7 +342,7 @@ impl<'a> Builder<'a> {
         let sums_of_blocks = self.real(&layer, partials(shape));
         let (g_gamma, g_beta) = (c.gamma.gradient, c.beta.gradient);
         let sums = self.real(&layer, Shape { height: 2, ..flat(c.outputs) });
-        let g_y = self.real(&c.conv, shape);
+        let g_y = if kept { self.real(&c.conv, shape) } else { g_x };
         let r = &mut self.r.recording;
         r.push(BnBackwardPartialOp { layer: layer.clone(), saved, partials: sums_of_blocks });
         r.push(BnBackwardCombineOp { layer: layer.clone(), shape, partials: sums_of_blocks, g_beta, g_gamma, sums });
@@ -370,13 +403,16 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// The gradient of what the neurons take, after their batch norm if they have one; that of their spikes is lost.
     fn neurons_backward(&mut self, n: &Neurons, g_s: TensorId) -> TensorId {
-        let x = self.again(n.x);
-        let g_x = self.real(&n.name, self.shape(x));
+        let x = self.again(n.input.x);
+        let still = self.shape(x).steps < self.shape(g_s).steps;
+        let g_x = if still { self.real(&n.name, self.shape(x)) } else { g_s };
         let config = self.config();
         let op = LifBackwardOp {
             layer: n.name.clone(),
             x,
+            norm: n.input.norm,
             g_s,
             g_x,
             neuron: n.neuron,
@@ -413,12 +449,14 @@ impl Builder<'_> {
         let shortcut = self.neurons(&format!("{name}.shortcut_lif"), u, steps, neuron, Element::Spikes);
         let fired = |b: &mut Self, part: &str, lif: &str, element| -> Result<(ConvBn, Neurons)> {
             let (conv, bn) = of(part);
-            let (x, saved) = b.conv_bn((&conv, &bn), shortcut.s, steps, false, None, false)?;
-            Ok((saved, b.neurons(&format!("{name}.{lif}"), x, steps, neuron, element)))
+            let saved = b.conv_bn((&conv, &bn), shortcut.s, steps)?;
+            let neurons = b.neurons(&format!("{name}.{lif}"), &saved, steps, neuron, element);
+            Ok((saved, neurons))
         };
         let q = fired(self, "q", "q_lif", Element::Spikes)?;
         let (conv, bn) = of("k");
-        let k = self.conv_bn((&conv, &bn), shortcut.s, steps, true, None, false)?;
+        let k = self.conv_bn((&conv, &bn), shortcut.s, steps)?;
+        let k = (self.applied(&k, true, None, false), k);
         self.r.trace(format!("k.{name}"), &self.whole(k.0));
         let v = fired(self, "v", "v_lif", Element::Ternary)?;
         let num_heads = self.config().num_heads;
@@ -453,17 +491,18 @@ impl Builder<'_> {
         let attn_neuron = Neuron { v_threshold: self.config().attn_v_threshold, ..neuron };
         let sums = self.neurons(&format!("{name}.attn_lif"), o, steps, attn_neuron, Element::Spikes);
         let (conv, bn) = of("proj");
-        let (out, proj) = self.conv_bn((&conv, &bn), sums.s, steps, false, Some(u), false)?;
+        let proj = self.conv_bn((&conv, &bn), sums.s, steps)?;
+        let out = self.applied(&proj, false, Some(u), false);
         self.r.trace(format!("u.{name}"), &self.whole(out));
         Ok((out, Attention { name, shortcut, q, k, v, m, heads, sums, proj }))
     }
 
     /// The gradient of the residual membrane before the layer from that after it.
     fn attention_backward(&mut self, a: &Attention, g_u: TensorId) -> TensorId {
-        let shape = self.shape(a.shortcut.x);
+        let shape = self.shape(a.shortcut.input.x);
         let layer = a.name.clone();
         let g_a = self.real(&layer, shape);
-        self.conv_bn_backward(&a.proj, g_u, Some((g_a, false)));
+        self.conv_bn_backward(&a.proj, g_u, true, Some((g_a, false)));
         let g = self.neurons_backward(&a.sums, g_a);
         let dq = self.real(&format!("{layer}.q"), shape);
         let dk = self.real(&format!("{layer}.k"), shape);
@@ -488,10 +527,10 @@ impl Builder<'_> {
         // S is read by all three, so its gradient is their sum.
         let g_s = self.real(&a.shortcut.name, shape);
         let g_q = self.neurons_backward(&a.q.1, dq);
-        self.conv_bn_backward(&a.q.0, g_q, Some((g_s, false)));
-        self.conv_bn_backward(&a.k.1, dk, Some((g_s, true)));
+        self.conv_bn_backward(&a.q.0, g_q, false, Some((g_s, false)));
+        self.conv_bn_backward(&a.k.1, dk, false, Some((g_s, true)));
         let g_v = self.neurons_backward(&a.v.1, dv);
-        self.conv_bn_backward(&a.v.0, g_v, Some((g_s, true)));
+        self.conv_bn_backward(&a.v.0, g_v, false, Some((g_s, true)));
         let g_x = self.neurons_backward(&a.shortcut, g_s);
         self.add(&a.shortcut.name, g_u, g_x)
     }
@@ -509,20 +548,20 @@ impl Builder<'_> {
         let steps = self.shape(u).steps;
         let of = |part: &str, what: &str| format!("{name}.{part}_{what}");
         let s = self.neurons(&of("fc1", "lif"), u, steps, neuron, Element::Spikes);
-        let (x, fc1) = self.conv_bn((&of("fc1", "conv"), &of("fc1", "bn")), s.s, steps, false, None, false)?;
-        let hidden = self.neurons(&of("fc2", "lif"), x, steps, neuron, Element::Spikes);
-        let names = (of("fc2", "conv"), of("fc2", "bn"));
-        let (out, fc2) = self.conv_bn((&names.0, &names.1), hidden.s, steps, false, Some(u), true)?;
+        let fc1 = self.conv_bn((&of("fc1", "conv"), &of("fc1", "bn")), s.s, steps)?;
+        let hidden = self.neurons(&of("fc2", "lif"), &fc1, steps, neuron, Element::Spikes);
+        let fc2 = self.conv_bn((&of("fc2", "conv"), &of("fc2", "bn")), hidden.s, steps)?;
+        let out = self.applied(&fc2, false, Some(u), true);
         self.r.trace(format!("u.{name}"), &self.whole(out));
         Ok((out, Mlp { fc1: (s, fc1), fc2: (hidden, fc2) }))
     }
 
     fn mlp_backward(&mut self, m: &Mlp, g_u: TensorId) -> TensorId {
-        let g_hidden = self.real(&m.fc2.0.name, self.shape(m.fc2.0.x));
-        self.conv_bn_backward(&m.fc2.1, g_u, Some((g_hidden, false)));
+        let g_hidden = self.real(&m.fc2.0.name, self.shape(m.fc2.0.input.x));
+        self.conv_bn_backward(&m.fc2.1, g_u, true, Some((g_hidden, false)));
         let g_x = self.neurons_backward(&m.fc2.0, g_hidden);
-        let g_s = self.real(&m.fc1.0.name, self.shape(m.fc1.0.x));
-        self.conv_bn_backward(&m.fc1.1, g_x, Some((g_s, false)));
+        let g_s = self.real(&m.fc1.0.name, self.shape(m.fc1.0.input.x));
+        self.conv_bn_backward(&m.fc1.1, g_x, false, Some((g_s, false)));
         let g_x = self.neurons_backward(&m.fc1.0, g_s);
         self.add(&m.fc1.0.name, g_u, g_x)
     }
@@ -531,6 +570,8 @@ impl Builder<'_> {
 /// One stage of the patch splitting, forward.
 struct Stage {
     conv: ConvBn,
+    /// The membrane input of the last stage, which is the residual of what follows.
+    x: Option<TensorId>,
     /// The real values before the pool of the last stage.
     unpooled: Option<TensorId>,
     neurons: Neurons,
@@ -542,21 +583,23 @@ impl Builder<'_> {
     fn stage(&mut self, i: usize, input: TensorId, steps: usize, neuron: Neuron) -> Result<(TensorId, Stage)> {
         let n = if i == 0 { String::new() } else { i.to_string() };
         let of = |what: &str| format!("patch_embed.{what}{n}");
-        let (mut x, conv) = self.conv_bn((&of("proj_conv"), &of("proj_bn")), input, steps, false, None, false)?;
+        let conv = self.conv_bn((&of("proj_conv"), &of("proj_bn")), input, steps)?;
         let pooled = self.config().pooling_stat[i];
         let layer = of("maxpool");
+        let mut x = (i == 3).then(|| self.applied(&conv, false, None, false));
         let mut unpooled = None;
-        if pooled && i == 3 {
-            let (before, layer) = (x, layer.clone());
-            x = self.passing(Redo::Always, move |b| {
+        if let Some(before) = x.filter(|_| pooled) {
+            let layer = layer.clone();
+            x = Some(self.passing(Redo::Always, move |b| {
                 let input = b.again(before);
                 let out = b.real(&layer, b.shape(input).pooled());
                 b.r.recording.push(MaxpoolRealOp { layer: layer.clone(), input, out });
                 out
-            });
+            }));
             unpooled = Some(before);
         }
-        let neurons = self.neurons(&of("proj_lif"), x, steps, neuron, Element::Spikes);
+        let read = x.map_or((&conv).into(), Input::from);
+        let neurons = self.neurons(&of("proj_lif"), read, steps, neuron, Element::Spikes);
         let mut s = neurons.s;
         if pooled && i < 3 {
             let shape = self.shape(s).pooled();
@@ -564,7 +607,7 @@ impl Builder<'_> {
             self.r.recording.push(MaxpoolSpikeOp { layer, input: s, out });
             s = out;
         }
-        Ok((s, Stage { conv, unpooled, neurons, pooled: pooled && i < 3 }))
+        Ok((s, Stage { conv, x, unpooled, neurons, pooled: pooled && i < 3 }))
     }
 
     /// `g_s` is the gradient of the stage's spikes, `g_x` one that reaches its membrane input directly.
@@ -587,7 +630,7 @@ impl Builder<'_> {
             self.r.recording.push(MaxpoolRealBackwardOp { layer, input, g_y: g, g_x: out });
             g = out;
         }
-        self.conv_bn_backward(&stage.conv, g, g_input.map(|g| (g, false)));
+        self.conv_bn_backward(&stage.conv, g, false, g_input.map(|g| (g, false)));
     }
 }
 
@@ -676,9 +719,10 @@ pub(super) fn record(
         stages.push(stage);
         s = spikes;
     }
-    let last = stages.last().map_or(image, |stage| stage.neurons.x);
+    let last = stages.last().and_then(|stage| stage.x);
     let rpe = ("patch_embed.rpe_conv", "patch_embed.rpe_bn");
-    let (mut u, rpe) = b.conv_bn(rpe, s, timesteps, false, Some(last), true)?;
+    let rpe = b.conv_bn(rpe, s, timesteps)?;
+    let mut u = b.applied(&rpe, false, last, true);
     b.r.trace("u.patch_embed".to_owned(), &b.whole(u));
     let mut blocks = Vec::new();
     for i in 0..config.depth {
@@ -697,7 +741,7 @@ pub(super) fn record(
         g_u = b.attention_backward(attention, g_u);
     }
     let mut g_s = b.real("patch_embed.proj_lif3", b.shape(s));
-    b.conv_bn_backward(&rpe, g_u, Some((g_s, false)));
+    b.conv_bn_backward(&rpe, g_u, true, Some((g_s, false)));
     let mut direct = Some(g_u);
     for stage in stages.iter().rev() {
         let spikes_in = b.r.recording.get(stage.conv.input);

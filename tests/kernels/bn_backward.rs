@@ -25,7 +25,7 @@ fn agrees_with_its_twin() {
         let beta = data.reals(channels, -8..=8, 0.25);
         let all = run(|| {
             let mut r = Recording::default();
-            let layer = || "bn".to_owned();
+            let (layer, values) = (|| "bn".to_owned(), &g_x);
             let (g_x, y) = (real(&mut r, &g_x, shape), real(&mut r, &y, shape));
             let [mean, inv_std, gamma, beta] =
                 [&mean, &inv_std, &gamma, &beta].map(|v| real(&mut r, v, flat(channels)));
@@ -39,6 +39,8 @@ fn agrees_with_its_twin() {
             for (name, sums) in [("batch", Some(sums)), ("frozen", None)] {
                 let g_y = output(&mut r, name, Element::Real, shape);
                 r.push(BnBackwardApplyOp { layer: layer(), saved, sums, g_y });
+                let g_y = in_place_of(&mut r, &format!("{name} in place"), values, shape);
+                r.push(BnBackwardApplyOp { layer: layer(), saved: BnSaved { g_x: g_y, ..saved }, sums, g_y });
             }
             r
         });
@@ -63,13 +65,17 @@ fn agrees_with_its_twin() {
         within(&all, "sums", &unpadded(&sums, channels), |c| 1e-5 * unpadded_terms[c] + 1e-30);
         for (name, sums) in [("batch", Some(&sums[..])), ("frozen", None)] {
             let mut g_y = vec![0.0; y.len()];
-            apply(&g_x, &y, &norm, sums, &mut g_y);
-            within(&all, name, &unpadded(&g_y, channels), |i| {
-                let (c, at) = (i % channels, i / channels * row + i % channels);
-                let y_normal = (y[at].abs() + mean[c].abs()) * inv_std[c];
-                let all = g_x[at].abs() + (terms[c] + y_normal * terms[row + c]) / n as f64;
-                1e-5 * (gamma[c] * inv_std[c]).abs() * all + 1e-30
-            });
+            apply(Some(&g_x), &y, &norm, sums, &mut g_y);
+            for name in [name.to_owned(), format!("{name} in place")] {
+                within(&all, &name, &unpadded(&g_y, channels), |i| {
+                    let (c, at) = (i % channels, i / channels * row + i % channels);
+                    let y_normal = (y[at].abs() + mean[c].abs()) * inv_std[c];
+                    let all = g_x[at].abs() + (terms[c] + y_normal * terms[row + c]) / n as f64;
+                    1e-5 * (gamma[c] * inv_std[c]).abs() * all + 1e-30
+                });
+            }
+            let in_place = format!("{name} in place");
+            assert!(reals(&all[0].1, name) == reals(&all[0].1, &in_place), "{name} and in place");
         }
     });
 }
@@ -113,7 +119,7 @@ fn is_the_gradient_of_batch_norm() {
         let mut sums = vec![0.0; 8];
         combine(&blocks, &mut sums);
         let mut g_y = vec![0.0; n];
-        apply(&g_x, &y, &norm, batch.then_some(&sums[..]), &mut g_y);
+        apply(Some(&g_x), &y, &norm, batch.then_some(&sums[..]), &mut g_y);
         differences_agree("g_y", &y, &g_y, |y| inner(&forward(y, &gamma, &beta, relu), &g_x));
         differences_agree("g_beta", &beta, &sums[..4], |beta| inner(&forward(&y, &gamma, beta, relu), &g_x));
         differences_agree("g_gamma", &gamma, &sums[4..], |gamma| inner(&forward(&y, gamma, &beta, relu), &g_x));

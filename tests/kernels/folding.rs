@@ -84,7 +84,7 @@ fn record() -> Recording {
     for (name, element) in [("spikes", Element::Spikes), ("ternary", Element::Ternary)] {
         let out = output(&mut r, name, element, shape);
         let h = Some(output(&mut r, &format!("{name} h"), Element::Real, shape));
-        r.push(LifOp { layer: layer(), input, out, h, neuron: NEURON, first_channel: 0 });
+        r.push(LifOp { layer: layer(), input, norm: None, out, h, neuron: NEURON, first_channel: 0 });
     }
 
     // 512 words, 480 vec4f, 448 vec4f, 64 a workgroup.
@@ -172,7 +172,7 @@ fn record_variants() -> Recording {
     let input = real(&mut r, &x, shape);
     for (name, element) in [("spikes", Element::Spikes), ("ternary", Element::Ternary)] {
         let out = output(&mut r, name, element, shape);
-        r.push(LifOp { layer: "folded".to_owned(), input, out, h: None, neuron: NEURON, first_channel: 0 });
+        r.push(LifOp { layer: "folded".to_owned(), input, norm: None, out, h: None, neuron: NEURON, first_channel: 0 });
     }
     r
 }

@@ -9,6 +9,7 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use spikeshade::gpu::{Context, Limits, Plan};
+use spikeshade::kernels::batch_norm::BatchNorm;
 use spikeshade::kernels::neuron::Neuron;
 use spikeshade::kernels::residual_add::ResidualAddOp;
 use spikeshade::kernels::spike_count::{PARTIALS, SpikeCountOp};
@@ -463,10 +464,56 @@ pub fn within(all: &[(String, Outputs)], name: &str, expected: &[f64], margin: i
 
 /// Adds a flat tensor that is read back as `name` and holds `data` when the next op runs, for ops that work in place.
 pub fn in_place(r: &mut Recording, name: &str, data: &[f32]) -> TensorId {
-    let out = output(r, name, Element::Real, flat(data.len()));
-    let (input, residual) = (real(r, data, flat(data.len())), real(r, &vec![0.0; data.len()], flat(data.len())));
+    in_place_of(r, name, data, flat(data.len()))
+}
+
+/// As [`in_place`], of any shape.
+pub fn in_place_of(r: &mut Recording, name: &str, data: &[f32], shape: Shape) -> TensorId {
+    let out = output(r, name, Element::Real, shape);
+    let (input, residual) = (real(r, data, shape), real(r, &vec![0.0; data.len()], shape));
     r.push(ResidualAddOp { layer: format!("start of {name}"), input, residual, out });
     out
+}
+
+/// A batch norm of `channels`, for exact arithmetic of values on a grid of 1/4 as results on a grid of 1/16.
+pub struct BatchNormData {
+    pub mean: Vec<f32>,
+    pub inv_std: Vec<f32>,
+    pub gamma: Vec<f32>,
+    pub beta: Vec<f32>,
+}
+
+impl BatchNormData {
+    pub fn new(data: &mut Data, channels: usize) -> Self {
+        BatchNormData {
+            mean: data.reals(channels, -4..=4, 0.25),
+            inv_std: data.reals(channels, 1..=4, 0.5),
+            gamma: data.reals(channels, -3..=4, 0.5),
+            beta: data.reals(channels, -16..=16, 0.0625),
+        }
+    }
+
+    fn all(&self) -> [&[f32]; 4] {
+        [&self.mean, &self.inv_std, &self.gamma, &self.beta]
+    }
+
+    /// Its tensors, of a window of the channels.
+    pub fn record(&self, r: &mut Recording, window: std::ops::Range<usize>) -> BatchNorm {
+        let [mean, inv_std, gamma, beta] = self.all().map(|v| real(r, &v[window.clone()], flat(window.len())));
+        BatchNorm { mean, inv_std, gamma, beta }
+    }
+
+    /// The result for `y` in f64, and the magnitude of its terms.
+    pub fn apply(&self, y: f64, channel: usize) -> (f64, f64) {
+        let [mean, inv_std, gamma, beta] = self.all().map(|v| f64::from(v[channel]));
+        let terms = (y.abs() + mean.abs()) * inv_std * gamma.abs() + beta.abs();
+        ((y - mean) * inv_std * gamma + beta, terms)
+    }
+
+    /// The values in f64, `[mean, inv_std, gamma, beta]`, padded.
+    pub fn wide(&self) -> [Vec<f64>; 4] {
+        self.all().map(|v| f64s(&padded(v, v.len())))
+    }
 }
 
 /// Lengths of flat tensors: a few elements, or several workgroups, with every tail.

@@ -1,9 +1,12 @@
 use proptest::prelude::*;
 use spikeshade::config::Surrogate;
+use spikeshade::kernels::batch_norm::BatchNorm;
+use spikeshade::kernels::bn_apply::BnApplyOp;
 use spikeshade::kernels::lif_backward::LifBackwardOp;
 use spikeshade::kernels::neuron::Neuron;
 use spikeshade::recording::Recording;
 use spikeshade::reference::Lif;
+use spikeshade::reference::bn_apply::Norm;
 use spikeshade::reference::lif_backward::{Backward, lif_backward, neuron_backward, reset};
 use spikeshade::reference::surrogate::{primitive, surrogate};
 use spikeshade::tensor::Element;
@@ -66,8 +69,9 @@ fn terms(lif: &Lif<f64>, b: &Backward<f64>, x: &[f64], g_s: &[f64]) -> Vec<f64> 
 #[test]
 fn agrees_with_its_twin() {
     let surrogates = (0..4usize, prop_oneof![Just(None), Just(Some(1.5f32))]);
-    let cases = (any::<u64>(), grids(600), 1..=70usize, neurons(), surrogates, any::<bool>(), any::<bool>());
-    check(40, cases, |(seed, grid, channels, choice, (kind, alpha), still, detach_reset)| {
+    let modes = (any::<bool>(), any::<bool>(), any::<bool>());
+    let cases = (any::<u64>(), grids(600), 1..=70usize, neurons(), surrogates, modes);
+    check(48, cases, |(seed, grid, channels, choice, (kind, alpha), (still, normed, detach_reset))| {
         let mut data = Data::new(seed, Kind::Float);
         let shape = grid.with_channels(channels);
         let steps = shape.steps;
@@ -79,12 +83,15 @@ fn agrees_with_its_twin() {
         let jumps = jumps(&lif, &of(true));
         let x_shape = if still { shape.with_steps(1) } else { shape };
         let n = shape.rows() * channels;
+        let norm = normed.then(|| BatchNormData::new(&mut data, channels));
+        // What the neuron `i` makes of what it is given.
+        let input = |i: usize, x: f32| norm.as_ref().map_or(x.into(), |norm| norm.apply(x.into(), i % channels).0);
         let mut x = vec![0.0; x_shape.steps * n];
         for i in 0..n {
             for attempt in 0.. {
                 assert!(attempt < 1000, "no input clear of the jumps");
                 let own = data.reals(x_shape.steps, -40..=64, 0.0625);
-                if clear_of_jumps(&lif, &jumps, |t| f64::from(own[t.min(x_shape.steps - 1)]), steps) {
+                if clear_of_jumps(&lif, &jumps, |t| input(i, own[t.min(x_shape.steps - 1)]), steps) {
                     own.iter().enumerate().for_each(|(t, &v)| x[t * n + i] = v);
                     break;
                 }
@@ -93,18 +100,45 @@ fn agrees_with_its_twin() {
         let g_s = data.reals(steps * n, -16..=16, 0.125);
         let all = run(|| {
             let mut r = Recording::default();
+            let values = &g_s;
             let (x, g_s) = (real(&mut r, &x, x_shape), real(&mut r, &g_s, shape));
+            let norm = norm.as_ref().map(|norm| norm.record(&mut r, 0..channels));
             for (name, element) in [("binary", Element::Spikes), ("ternary", Element::Ternary)] {
-                let g_x = output(&mut r, name, Element::Real, x_shape);
                 let layer = name.to_owned();
-                r.push(LifBackwardOp { layer, x, g_s, g_x, neuron, element, surrogate, alpha, detach_reset });
+                let g_x = output(&mut r, name, Element::Real, x_shape);
+                let op = LifBackwardOp { layer, x, norm, g_s, g_x, neuron, element, surrogate, alpha, detach_reset };
+                r.push(op.clone());
+                if !still {
+                    let g = in_place_of(&mut r, &format!("{name} in place"), values, shape);
+                    r.push(LifBackwardOp { g_s: g, g_x: g, ..op.clone() });
+                }
+                if let Some(BatchNorm { mean, inv_std, gamma, beta }) = norm {
+                    let (layer, out) = ("bn".to_owned(), r.tensor("normalised", Element::Real, x_shape));
+                    let (residual, relu) = (None, false);
+                    r.push(BnApplyOp { layer, y: x, mean, inv_std, gamma, beta, residual, out, relu });
+                    let g_x = output(&mut r, &format!("{name} after"), Element::Real, x_shape);
+                    r.push(LifBackwardOp { x: out, norm: None, g_x, ..op });
+                }
             }
             r
         });
-        let (x, g_s) = (f64s(&x), f64s(&g_s));
+        // The twin rounds alike, whatever is one op and what two.
+        for name in ["binary", "ternary"] {
+            let others = [" in place", " after"].map(|form| format!("{name}{form}"));
+            for other in others.iter().filter_map(|other| all[0].1.get(other)) {
+                assert!(reals(&all[0].1, name) == reals(&all[0].1, &other.name), "{}", other.name);
+            }
+        }
+        let (g_s, values) = (f64s(&g_s), norm.as_ref().map(BatchNormData::wide));
+        let norm = values.as_ref().map(|[mean, inv_std, gamma, beta]| Norm { mean, inv_std, gamma, beta, relu: false });
+        let given = f64s(&padded(&x, channels));
+        let pad = |row: &[f64]| [row, &vec![0.0; row.len().next_multiple_of(4) - row.len()]].concat();
+        let wide_g_s: Vec<f64> = g_s.chunks(channels).flat_map(pad).collect();
+        let x: Vec<f64> = x.iter().enumerate().map(|(i, &x)| input(i, x)).collect();
         for (name, ternary) in [("binary", false), ("ternary", true)] {
-            let mut g_x = vec![0.0; x.len()];
-            lif_backward(&x, &g_s, steps, &lif, &of(ternary), &mut g_x);
+            let mut g_x = vec![0.0; given.len()];
+            lif_backward((&given, norm.as_ref()), Some(&wide_g_s), steps, &lif, &of(ternary), &mut g_x);
+            let g_x = unpadded(&g_x, channels);
             let mut margins = vec![0.0; x.len()];
             for i in 0..n {
                 let own: Vec<f64> = (0..steps).map(|t| x[t.min(x_shape.steps - 1) * n + i]).collect();
@@ -114,6 +148,11 @@ fn agrees_with_its_twin() {
                 }
             }
             within(&all, name, &g_x, |i| margins[i] + 1e-30);
+            for form in ["in place", "after"].map(|form| format!("{name} {form}")) {
+                if all[0].1.get(&form).is_some() {
+                    within(&all, &form, &g_x, |i| margins[i] + 1e-30);
+                }
+            }
         }
     });
 }
@@ -174,9 +213,10 @@ fn is_the_gradient_of_the_smooth_neuron() {
             })
         });
         let x = x.expect("some input is clear of the kinks");
-        let mut gradient = vec![0.0; steps];
+        let mut gradient: Vec<[f64; 1]> = g_s.iter().map(|&g| [g]).collect();
         let fire = |t: usize, h: f64| frozen.map_or_else(|| smooth(&lif, &b, h), |frozen| frozen[t]);
-        neuron_backward(&lif, &b, &mut vec![[0.0]; steps], fire, |t| [x[t]], |t| [g_s[t]], |t, [g]| gradient[t] = g);
+        neuron_backward(&lif, &b, &mut vec![[0.0]; steps], &mut gradient, fire, |t| [x[t]]);
+        let gradient = gradient.concat();
         differences_agree("g_x", &x, &gradient, |x| smooth_loss(&lif, &b, x, &g_s, frozen).0);
     });
 }

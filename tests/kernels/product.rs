@@ -256,7 +256,7 @@ impl Layer {
         for (name, element) in [("unfused binary", Element::Spikes), ("unfused ternary", Element::Ternary)] {
             let out = output(&mut r, name, element, shape);
             let layer = name.to_owned();
-            r.push(LifOp { layer, input: y, out, h: None, neuron, first_channel: 0 });
+            r.push(LifOp { layer, input: y, norm: None, out, h: None, neuron, first_channel: 0 });
         }
         r
     }
