@@ -1,7 +1,7 @@
-//! Products of two real matrices, which the gradients of spike products' inputs are. Each sum goes through the depth in order, and
-//! nothing is fused: the same bits on every machine.
+//! Products of two real matrices, which the gradients of spike products' inputs are. The arithmetic is `matrixmultiply`'s, on
+//! one thread at a time: the same bits in every run on one machine.
 
-use super::{Real, lanes, parallel, store};
+use super::Real;
 
 /// A matrix in a slice, row after row.
 #[derive(Clone, Copy, Debug)]
@@ -16,115 +16,9 @@ pub struct Matrix<'a, F> {
     pub row: usize,
 }
 
-impl<'a, F> Matrix<'a, F> {
-    fn of_row(&self, row: usize) -> &'a [F] {
-        &self.values[row * self.row..][..self.columns]
-    }
-}
-
-/// Rows and columns of the sums that are worked on together: as many as registers hold beside what they are made of.
-const ROWS: usize = 6;
-const COLUMNS: usize = 16;
-
-/// How much of the depth is worked through at a time: a tile's part of it stays in the first cache.
-const DEPTH: usize = 256;
-
-/// The second factor of a product, in tiles of columns `[⌈columns/16⌉][depth][16]`.
-#[derive(Clone, Debug)]
-pub struct Tiles<F> {
-    values: Vec<[F; COLUMNS]>,
-    depth: usize,
-    columns: usize,
-}
-
-impl<F: Real> Tiles<F> {
-    /// `fill` gives up to 16 values of a row, from a column on.
-    pub fn new(depth: usize, columns: usize, fill: impl Fn(usize, usize, &mut [F]) + Sync + Send) -> Self {
-        let mut values = vec![[F::default(); COLUMNS]; columns.div_ceil(COLUMNS) * depth];
-        parallel::for_each(values.chunks_mut(depth.max(1)).enumerate().collect(), |(tile, values)| {
-            let column = tile * COLUMNS;
-            for (k, values) in values.iter_mut().enumerate() {
-                fill(k, column, &mut values[..(columns - column).min(COLUMNS)]);
-            }
-        });
-        Tiles { values, depth, columns }
-    }
-
-    /// `out = a b`, or `out + a b` if `accumulate`, of this b, into `rows` rows of `row` elements, the first columns of each. `a`
-    /// gives a row's n-th of `parts` equal parts.
-    ///
-    /// # Panics
-    /// If the matrices do not fit each other or `out`.
-    pub fn product<'a>(
-        &self,
-        (rows, parts): (usize, usize),
-        a: impl Fn(usize, usize) -> &'a [F],
-        accumulate: bool,
-        out: &mut [F],
-        row: usize,
-    ) {
-        if self.depth == 0 && !accumulate {
-            out.chunks_mut(row).take(rows).for_each(|out| out[..self.columns].fill(F::default()));
-        }
-        parallel::wide(
-            #[inline(always)]
-            || self.add(rows, parts, a, accumulate, out, row),
-        );
-    }
-
-    #[inline(always)]
-    fn add<'a>(
-        &self,
-        rows: usize,
-        parts: usize,
-        a: impl Fn(usize, usize) -> &'a [F],
-        accumulate: bool,
-        out: &mut [F],
-        row: usize,
-    ) {
-        let of_part = self.depth / parts.max(1);
-        for (tile, values) in self.values.chunks_exact(self.depth.max(1)).enumerate() {
-            let column = tile * COLUMNS;
-            let columns = (self.columns - column).min(COLUMNS);
-            for k in (0..parts).flat_map(|part| (0..of_part).step_by(DEPTH).map(move |k| part * of_part + k)) {
-                let (part, first) = (k / of_part, k % of_part);
-                let depth = (of_part - first).min(DEPTH);
-                let b = &values[k..k + depth];
-                for top in (0..rows).step_by(ROWS) {
-                    // Past the last row it is made once more, and not stored.
-                    let a: [&[F]; ROWS] = std::array::from_fn(|r| &a((top + r).min(rows - 1), part)[first..][..depth]);
-                    let mut sums = [[F::default(); COLUMNS]; ROWS];
-                    let at = |r: usize| (top + r) * row + column;
-                    let within = ROWS.min(rows - top);
-                    if accumulate || k > 0 {
-                        for (r, sums) in sums[..within].iter_mut().enumerate() {
-                            *sums = lanes(&out[at(r)..][..columns]);
-                        }
-                    }
-                    add_products(&mut sums, a, b);
-                    for (r, sums) in sums[..within].iter().enumerate() {
-                        store(sums, &mut out[at(r)..][..columns]);
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-#[allow(clippy::needless_range_loop)] // Of iterators the compiler leaves the sums in memory, which takes thirty times as long.
-fn add_products<F: Real>(sums: &mut [[F; COLUMNS]; ROWS], a: [&[F]; ROWS], b: &[[F; COLUMNS]]) {
-    let depth = b.len();
-    let a = a.map(|a| &a[..depth]);
-    let mut own = *sums;
-    for k in 0..depth {
-        for r in 0..ROWS {
-            for c in 0..COLUMNS {
-                own[r][c] = own[r][c] + a[r][k] * b[k][c];
-            }
-        }
-    }
-    *sums = own;
+/// The elements that a matrix reaches over.
+fn extent(rows: usize, columns: usize, row: usize) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row + columns }
 }
 
 /// `out = a b`, or `out + a b` if `accumulate`, into rows of `row` elements, the first `b.columns` of each.
@@ -134,10 +28,13 @@ fn add_products<F: Real>(sums: &mut [[F; COLUMNS]; ROWS], a: [&[F]; ROWS], b: &[
 pub fn product<F: Real>(a: Matrix<F>, b: Matrix<F>, accumulate: bool, out: &mut [F], row: usize) {
     assert_eq!(a.columns, b.rows, "a's columns are b's rows");
     assert!(row >= b.columns, "rows of the result overlap");
-    let tiles = Tiles::new(b.rows, b.columns, |k, column, values| {
-        values.copy_from_slice(&b.of_row(k)[column..][..values.len()]);
-    });
-    tiles.product((a.rows, 1), |row, _| a.of_row(row), accumulate, out, row);
+    assert!(extent(a.rows, a.columns, a.row) <= a.values.len());
+    assert!(extent(b.rows, b.columns, b.row) <= b.values.len());
+    assert!(extent(a.rows, b.columns, row) <= out.len());
+    let sizes = (a.rows, a.columns, b.columns);
+    let (of_a, of_b) = ((a.values.as_ptr(), a.row), (b.values.as_ptr(), b.row));
+    // SAFETY: the three matrices lie inside their slices, the result's rows do not overlap, and `out` is borrowed alone.
+    unsafe { F::gemm(sizes, of_a, of_b, accumulate, (out.as_mut_ptr(), row)) }
 }
 
 #[cfg(test)]
@@ -173,22 +70,6 @@ mod tests {
                 check::<f64>(sizes, accumulate);
             }
         }
-    }
-
-    #[test]
-    fn parts_are_joined() {
-        let a: Vec<f32> = (0..7 * 600).map(|i| (i % 13) as f32 - 6.0).collect();
-        let tiles = Tiles::new(600, 20, |k, column, values| {
-            values.iter_mut().enumerate().for_each(|(i, v)| *v = ((k * 7 + column + i) % 11) as f32 - 5.0);
-        });
-        let results = [1, 2, 3].map(|parts| {
-            let mut out = vec![f32::NAN; 7 * 20];
-            let of_part = 600 / parts;
-            tiles.product((7, parts), |row, part| &a[row * 600 + part * of_part..][..of_part], false, &mut out, 20);
-            out
-        });
-        assert_eq!(results[0], results[1]);
-        assert_eq!(results[0], results[2]);
     }
 
     #[test]

@@ -108,6 +108,37 @@ pub trait Real:
     fn from_i32(i: i32) -> Self;
     /// Writes the values of halves, as many as there are places.
     fn from_f16s(halves: &[f16], to: &mut [Self]);
+    /// `c = a b`, or `c + a b` if `accumulate`, of sizes m, k, n: a m × k, b k × n, c m × n, each where its first element lies
+    /// and how many elements there are from one row to the next; [`dense::product`] is the safe way to it.
+    ///
+    /// # Safety
+    /// All three matrices must lie in memory that may be read, c's in memory that nothing else refers to, and c's rows must
+    /// not overlap.
+    unsafe fn gemm(
+        sizes: (usize, usize, usize),
+        a: (*const Self, usize),
+        b: (*const Self, usize),
+        accumulate: bool,
+        c: (*mut Self, usize),
+    );
+}
+
+/// [`Real::gemm`] of a type with the function of `matrixmultiply` for it.
+macro_rules! gemm {
+    ($function:path) => {
+        unsafe fn gemm(
+            (m, k, n): (usize, usize, usize),
+            (a, row_a): (*const Self, usize),
+            (b, row_b): (*const Self, usize),
+            accumulate: bool,
+            (c, row_c): (*mut Self, usize),
+        ) {
+            let beta = if accumulate { 1.0 } else { 0.0 };
+            let [row_a, row_b, row_c] = [row_a, row_b, row_c].map(usize::cast_signed);
+            // SAFETY: the caller's promise is the function's own; no slice is longer than isize::MAX.
+            unsafe { $function(m, k, n, 1.0, a, row_a, 1, b, row_b, 1, beta, c, row_c, 1) }
+        }
+    };
 }
 
 impl Real for f32 {
@@ -168,6 +199,8 @@ impl Real for f32 {
     fn from_f16s(halves: &[f16], to: &mut [Self]) {
         halves.convert_to_f32_slice(to);
     }
+
+    gemm!(matrixmultiply::sgemm);
 }
 
 impl Real for f64 {
@@ -214,6 +247,8 @@ impl Real for f64 {
     fn from_f16s(halves: &[f16], to: &mut [Self]) {
         halves.convert_to_f64_slice(to);
     }
+
+    gemm!(matrixmultiply::dgemm);
 }
 
 /// Up to N values, and zeros after them.

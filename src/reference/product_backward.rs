@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::dense::Tiles;
+use super::dense::{self, Matrix};
 use super::{HostTensors, Real, lanes, parallel};
 use crate::kernels::product_backward::{CombineBackward, InputBackward, WeightsBackward, split_rows};
 use crate::tensor::{Shape, vectors, words};
@@ -207,24 +207,29 @@ pub fn combine<F: Real>(partials: &[F], out: &mut [F]) {
     });
 }
 
-/// The rows one task works through.
-const BLOCK: usize = 240;
+/// The rows one task works through: enough that preparing the weights for them costs little beside the product.
+const BLOCK: usize = 256;
 
-/// Weights as the input's gradient multiplies them, `[taps reversed, outputs] × [inputs]` of `columns` inputs from the word
-/// `first_word` on: an output sees its input at the opposite tap. Zeros past the last input.
+/// Weights as the input's gradient multiplies them, `[taps reversed][outputs][32 ⌈inputs/32⌉]` of the words of inputs from
+/// `first_word` on: an output sees its input at the opposite tap.
 fn transposed<F: Real>(
     weights: &[F],
-    (outputs, taps): (usize, usize),
+    outputs: usize,
+    taps: usize,
     words_in: usize,
     first_word: usize,
-    columns: usize,
-) -> Tiles<F> {
-    Tiles::new(taps * outputs, columns, |k, first, values| {
-        let (tap, o) = (taps - 1 - k / outputs, k % outputs);
-        let tile = (o / 32 * taps + tap) * words_in + first_word + first / 32;
-        let of_tile = weights[(tile * 32 + first % 32) * 32 + o % 32..].iter().step_by(32);
-        values.iter_mut().zip(of_tile).for_each(|(value, &w)| *value = w);
-    })
+    words_out: usize,
+) -> Vec<F> {
+    let row = words_out * 32;
+    let mut all = vec![F::default(); taps * outputs * row];
+    for (n, chunk) in all.chunks_exact_mut(row).enumerate() {
+        let (tap, o) = (taps - 1 - n / outputs, n % outputs);
+        for (i, w) in chunk.iter_mut().enumerate() {
+            let tile = (o / 32 * taps + tap) * words_in + first_word + i / 32;
+            *w = weights[(tile * 32 + i % 32) * 32 + o % 32];
+        }
+    }
+    all
 }
 
 /// `g_s[row, i] = Σ_{o, tap} W[o, i, tap] g[row - tap, o]` into rows of 4⌈channels/4⌉ floats, for the `shape.channels` inputs
@@ -240,17 +245,27 @@ pub fn input<F: Real>(
     accumulate: bool,
     out: &mut [F],
 ) {
-    let (outputs, row_out) = (g.channels_out, 4 * vectors(shape.channels));
-    let weights = transposed(weights, (outputs, taps), words(channels_in), first_input / 32, row_out);
-    let beside_the_grid = vec![F::default(); outputs];
-    parallel::for_each(out.chunks_mut(BLOCK * row_out).enumerate().collect(), |(block, out)| {
+    let (outputs, row_out, words_out) = (g.channels_out, 4 * vectors(shape.channels), words(shape.channels));
+    let depth = taps * outputs;
+    let weights = transposed(weights, outputs, taps, words(channels_in), first_input / 32, words_out);
+    let weights = Matrix { values: &weights, rows: depth, columns: row_out, row: 32 * words_out };
+    let blocks = out.chunks_mut(BLOCK * row_out).enumerate().collect();
+    parallel::for_each_with(blocks, Vec::new, |gathered, (block, out)| {
         let (first, rows) = (block * BLOCK, out.len() / row_out);
-        let around: Vec<Option<usize>> = (0..rows).flat_map(|row| neighbours(shape, taps, first + row)).collect();
-        let gradient = |row: usize, tap: usize| match around[row * taps + tap] {
-            Some(from) => &g.values[from * g.row + g.first_channel..][..outputs],
-            None => &beside_the_grid,
+        let g = if taps == 1 {
+            Matrix { values: &g.values[first * g.row + g.first_channel..], rows, columns: depth, row: g.row }
+        } else {
+            // For each row the gradients around it, side by side.
+            gathered.resize(rows * depth, F::default());
+            for (n, to) in gathered.chunks_exact_mut(outputs).enumerate() {
+                match neighbour(shape, taps, first + n / taps, n % taps) {
+                    Some(from) => to.copy_from_slice(&g.values[from * g.row + g.first_channel..][..outputs]),
+                    None => to.fill(F::default()),
+                }
+            }
+            Matrix { values: gathered, rows, columns: depth, row: depth }
         };
-        weights.product((rows, taps), gradient, accumulate, out, row_out);
+        dense::product(g, weights, accumulate, out, row_out);
     });
 }
 
