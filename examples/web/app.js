@@ -1,0 +1,532 @@
+/**
+ * The page: what is drawn goes to the network, what the network does is shown.
+ *
+ * `?device=cpu` or `?device=gpu` chooses where it runs; `?still` draws no digit by itself at the start.
+ */
+
+import { Attention } from './attention.js';
+import { drawDigit } from './digits.js';
+import { Engine } from './engine.js';
+import { Pad } from './pad.js';
+import { Raster } from './raster.js';
+import { normalised, picture } from './strokes.js';
+import { Teach } from './teach.js';
+
+/** @param {string} id */
+const $ = (id) => document.getElementById(id);
+const options = new URLSearchParams(location.search);
+const still = matchMedia('(prefers-reduced-motion: reduce)');
+
+/** What the built-in model looks like, so that the page has its final shape before it is loaded. */
+const BUILT_IN = {
+  classes: '0123456789'.split(''),
+  blocks: 2,
+  heads: 2,
+  layers: [
+    ['patch_embed.proj_lif', 8, 28],
+    ['patch_embed.proj_lif1', 16, 28],
+    ['patch_embed.proj_lif2', 32, 14],
+    ['patch_embed.proj_lif3', 64, 7],
+    ...[0, 1].flatMap((block) => [
+      [`block.${block}.attn.shortcut_lif`, 64, 7],
+      [`block.${block}.attn.q_lif`, 64, 7],
+      [`block.${block}.attn.v_lif`, 64, 7],
+      [`block.${block}.attn.attn_lif`, 64, 7],
+      [`block.${block}.mlp.fc1_lif`, 64, 7],
+      [`block.${block}.mlp.fc2_lif`, 256, 7],
+    ]),
+    ['head_lif', 64, 7],
+  ].map(([name, channels, side]) => ({ name, kind: 'spikes', shape: [4, 1, channels, side, side] })),
+};
+
+/** Classes are all shown, in their order, up to this many; of more, the likeliest ten. */
+const MOST_BARS = 16;
+
+const page = {
+  /** @type {Engine | null} */
+  engine: null,
+  /** @type {any} */
+  config: null,
+  /** Where the model came from: null is the built-in one. @type {ArrayBuffer | Uint8Array | null} */
+  source: null,
+  device: options.get('device') ?? 'auto',
+  busy: false,
+  loading: false,
+};
+
+const pad = new Pad($('pad'));
+const raster = new Raster($('strips'), {
+  play: $('play'),
+  step: $('step'),
+  now: $('step-now'),
+  together: $('together'),
+  glimpse: $('glimpse'),
+  said: $('glimpse-said'),
+});
+const attention = new Attention($('heads'));
+const teach = new Teach({
+  engine: () => page.engine,
+  config: () => page.config,
+  input: (strokes, pen) => inputOf(strokes, pen),
+  say,
+  onbusy(busy) {
+    page.busy = busy;
+    if (!busy) request();
+  },
+  async ontaught(described) {
+    adopt(described);
+    request();
+    // What has been learnt survives a lost device.
+    page.source = await page.engine.call('save');
+  },
+  onerror: fail,
+  onreset: () => load({ source: null, said: 'The built-in model again, as it was.' }),
+  ontry() {
+    pad.clear();
+    $('draw').scrollIntoView({ behavior: still.matches ? 'instant' : 'smooth' });
+    $('pad').focus({ preventScroll: true });
+  },
+});
+
+// The network's input.
+
+/** The picture of a drawing as the network sees it. */
+const pictureOf = (strokes, pen) => picture(strokes, { size: page.config.img_size, pen });
+
+function inputOf(strokes, pen) {
+  const { mean = [0], std = [1] } = page.config;
+  return normalised(pictureOf(strokes, pen), mean[0], std[0]);
+}
+
+/** What is on the pad as the library takes it, and the grey picture of it to show. */
+function read() {
+  const size = page.config.img_size;
+  if (!pad.picture && page.config.in_chans === 1) {
+    return { input: inputOf(pad.strokes), seen: { pixels: pictureOf(pad.strokes), size } };
+  }
+  const image = imageOnPad();
+  return { input: image, seen: { pixels: greyOf(image, size), size } };
+}
+
+/** The pad's content as an image: the picture that was dropped, or the strokes in ink on paper. */
+function imageOnPad() {
+  const source = pad.picture ?? $('pad');
+  const scale = Math.min(1, 512 / Math.max(source.width, source.height));
+  const [width, height] = [source.width, source.height].map((v) => Math.max(1, Math.round(v * scale)));
+  const context = new OffscreenCanvas(width, height).getContext('2d');
+  context.fillStyle = getComputedStyle($('pad')).backgroundColor;
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(source, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height);
+}
+
+function greyOf(image, size) {
+  const small = new OffscreenCanvas(size, size).getContext('2d');
+  const full = new OffscreenCanvas(image.width, image.height);
+  full.getContext('2d').putImageData(image, 0, 0);
+  const side = Math.min(image.width, image.height);
+  small.imageSmoothingQuality = 'high';
+  small.drawImage(full, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, size, size);
+  const { data } = small.getImageData(0, 0, size, size);
+  return Float32Array.from({ length: size * size }, (_, i) => (0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]) / 255);
+}
+
+// Inference: one at a time, the latest drawing wins, no oftener than the screen shows.
+
+let wanted = false;
+let running = false;
+
+function request() {
+  wanted = true;
+  if (!running) requestAnimationFrame(infer);
+}
+
+async function infer() {
+  if (running || !wanted || !page.engine || !page.config || page.busy || page.loading) return;
+  wanted = false;
+  if (pad.empty) return showNothing();
+  running = true;
+  const engine = page.engine;
+  try {
+    const { input, seen } = read();
+    const result = await engine.call('trace', input);
+    if (engine === page.engine && !pad.empty && !page.loading) show(result, seen);
+  } catch (error) {
+    if (engine === page.engine) fail(error);
+  } finally {
+    running = false;
+    if (wanted) requestAnimationFrame(infer);
+  }
+}
+
+// What is shown.
+
+const number = new Intl.NumberFormat('en');
+const percent = (p) => (p > 0.9995 && p < 1 ? '> 99.9 %' : `${(100 * p).toFixed(1)} %`);
+
+function amount(n) {
+  if (n >= 1e6) return `${(n / 1e6).toPrecision(3)} million`;
+  return number.format(Math.round(n));
+}
+
+const energy = (pJ) => (pJ >= 1e6 ? `${(pJ / 1e6).toPrecision(3)} µJ` : `${(pJ / 1e3).toPrecision(3)} nJ`);
+
+function show({ logits, milliseconds, layers, attention: maps, operations }, seen) {
+  const classes = ranked(logits);
+  const [first, second] = classes;
+  $('answer').textContent = first.name;
+  $('answer').classList.toggle('word', first.name.length > 1);
+  $('sure').textContent = percent(first.probability);
+  $('second').textContent = second && second.probability >= 0.001 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
+  showBars(classes);
+  showSeen(seen);
+  $('timing').textContent = `${milliseconds.toFixed(1)} ms for one inference, ${page.where}`;
+  raster.show(layers);
+  attention.show(maps, seen);
+  showCost(operations, layers);
+  announce(`${first.name}, ${percent(first.probability)}`);
+}
+
+function ranked(logits) {
+  const highest = Math.max(...logits);
+  const parts = Array.from(logits, (v) => Math.exp(v - highest));
+  const sum = parts.reduce((a, b) => a + b);
+  const names = classNames();
+  return parts.map((v, index) => ({ index, name: names[index], probability: v / sum })).sort((a, b) => b.probability - a.probability);
+}
+
+const classNames = () => page.config.class_names ?? Array.from({ length: page.config.num_classes }, (_, i) => String(i));
+
+function makeBars(names) {
+  const rows = names.slice(0, names.length > MOST_BARS ? 10 : MOST_BARS);
+  $('bars').replaceChildren(
+    ...rows.map((name) => {
+      const row = document.createElement('li');
+      for (const part of ['name', 'track', 'number']) {
+        const span = document.createElement('span');
+        span.className = part;
+        row.append(span);
+      }
+      row.children[1].append(document.createElement('i'));
+      row.children[0].textContent = name;
+      row.children[0].title = name;
+      row.children[2].textContent = '–';
+      return row;
+    }),
+  );
+}
+
+function showBars(classes) {
+  const rows = $('bars').children;
+  const inOrder = classes.length > MOST_BARS ? classes.slice(0, 10) : [...classes].sort((a, b) => a.index - b.index);
+  inOrder.forEach(({ index, name, probability }, i) => {
+    const row = rows[i];
+    row.children[0].textContent = name;
+    row.children[1].firstChild.style.setProperty('--p', probability.toFixed(4));
+    row.children[2].textContent = `${(100 * probability).toFixed(1)} %`;
+    row.classList.toggle('best', index === classes[0].index);
+  });
+}
+
+function showSeen({ pixels, size }) {
+  const canvas = $('seen');
+  if (canvas.width !== size) canvas.width = canvas.height = size;
+  const image = new ImageData(size, size);
+  pixels.forEach((p, i) => image.data.fill(255 * p, 4 * i, 4 * i + 3).fill(255, 4 * i + 3, 4 * i + 4));
+  canvas.getContext('2d').putImageData(image, 0, 0);
+}
+
+function showCost({ additions, macs, denseMacs, energy: { spiking_pJ, dense_pJ } }, layers) {
+  $('additions').textContent = amount(additions);
+  $('macs').textContent = amount(macs);
+  $('dense').textContent = amount(denseMacs);
+  $('energy-spiking-number').textContent = energy(spiking_pJ);
+  $('energy-dense-number').textContent = energy(dense_pJ);
+  $('energy-spiking').style.setProperty('--p', Math.min(1, spiking_pJ / dense_pJ).toFixed(4));
+  $('energy-dense').style.setProperty('--p', '1');
+  const times = dense_pJ / spiking_pJ;
+  $('saving').textContent = times >= 1.05 ? `${times.toPrecision(2)} times less energy for arithmetic, by this estimate.` : 'No less energy than the dense network, by this estimate.';
+  const neurons = layers.reduce((n, { shape: [, , c, h, w] }) => n + c * h * w, 0);
+  const spikes = layers.reduce((n, { shape: [, , c, h, w], ratePerTimestep: r }) => n + c * h * w * r.reduce((a, b) => a + b), 0);
+  const steps = layers[0].shape[0];
+  $('fired').textContent = `${number.format(Math.round(spikes))} spikes from ${number.format(neurons)} neurons in ${steps} timesteps: ${((100 * spikes) / (neurons * steps)).toFixed(1)} % fire.`;
+}
+
+function showNothing() {
+  $('answer').textContent = '·';
+  $('answer').classList.remove('word');
+  $('sure').textContent = 'Draw something';
+  $('second').textContent = '\u00a0';
+  for (const row of $('bars').children) {
+    row.classList.remove('best');
+    row.children[1].firstChild.style.setProperty('--p', '0');
+    row.children[2].textContent = '–';
+  }
+  showSeen({ pixels: new Float32Array($('seen').width ** 2), size: $('seen').width });
+  raster.clear();
+  announce('');
+}
+
+let announcing = 0;
+
+/** Tells screen readers the prediction, once the hand rests. */
+function announce(text) {
+  clearTimeout(announcing);
+  announcing = setTimeout(() => say(text), 700);
+}
+
+function say(text) {
+  $('announce').textContent = text;
+}
+
+// The model and the device.
+
+/** Takes over what the worker says of the model and of where it runs. */
+function adopt({ config, adapter }) {
+  page.config = config;
+  const software = adapter.software ? ' (software)' : '';
+  page.where = adapter.kind === 'cpu' ? 'on the processor' : `on ${adapter.name || adapter.architecture || adapter.vendor || 'the GPU'}`;
+  $('device-name').textContent = adapter.kind === 'cpu' ? 'Processor' : `WebGPU${software}`;
+  $('device').dataset.kind = adapter.kind;
+  $('device').title = page.where;
+  makeBars(classNames());
+  attention.prepare(config.depth, config.num_heads);
+  teach.refresh();
+}
+
+/**
+ * Loads a model, and says so on the page if that fails.
+ * @param {object} [how]
+ * @param {ArrayBuffer | Uint8Array | null} [how.source]  A model file's bytes; null is the built-in one.
+ * @param {string} [how.device]
+ * @param {string} [how.said]  What to say of the model when it is there.
+ */
+async function load({ source = page.source, device = page.device, said } = {}) {
+  page.loading = true;
+  page.engine ??= start();
+  const engine = page.engine;
+  try {
+    const described = await engine.call('load', { source, device });
+    if (engine !== page.engine) return;
+    page.loading = false;
+    page.source = source;
+    adopt(described);
+    if (said) {
+      teach.forget();
+      $('model-said').textContent = said;
+      $('built-in').disabled = source === null;
+    }
+    hideNotice();
+    if (described.adapter.kind === 'cpu' && device !== 'cpu') noGpu();
+    if (pad.empty) showNothing();
+    request();
+  } catch (error) {
+    page.loading = false;
+    if (engine === page.engine) fail(error, { source, device });
+  }
+}
+
+function start() {
+  const engine = new Engine();
+  engine.addEventListener('progress', ({ detail: { loaded, total } }) => {
+    if (page.config) return;
+    const part = total ? ` ${Math.round((100 * loaded) / total)} %` : '';
+    $('sure').textContent = `Loading the network${part}`;
+  });
+  engine.addEventListener('lost', ({ detail }) => {
+    if (engine === page.engine) fail(Object.assign(new Error(detail.reason), { code: 'device-lost' }));
+  });
+  return engine;
+}
+
+/** A new worker, as the old one may be past help. */
+function restart(device) {
+  page.engine?.close();
+  page.engine = null;
+  running = false;
+  page.busy = false;
+  page.device = device;
+  return load({ device });
+}
+
+// What can go wrong, and what to do.
+
+function noGpu() {
+  const why = 'gpu' in navigator ? 'The browser gave this page no graphics device' : 'This browser has no WebGPU';
+  notice({
+    title: 'Running on the processor.',
+    text: `${why}, so the network runs on the processor: slower, with the same results. Current versions of Chrome, Edge, Firefox and Safari have WebGPU; it may have to be allowed in their settings.`,
+    action: 'Try the GPU again',
+    run: () => restart('auto'),
+  });
+}
+
+/**
+ * Says on the page what happened and what to do about it.
+ * @param {any} error
+ * @param {{source?: any, device?: string}} [attempt]  What was being loaded.
+ */
+async function fail(error, attempt) {
+  switch (error.code) {
+    case 'no-webgpu':
+      await restart('cpu');
+      noGpu();
+      break;
+    case 'device-lost':
+      await restart('cpu');
+      notice({
+        title: 'The graphics device was lost.',
+        text: 'Its driver was reset, the machine slept, or another program took it. The network goes on, on the processor.',
+        action: 'Try the GPU again',
+        run: () => restart('auto'),
+      });
+      break;
+    case 'out-of-memory':
+      await restart('cpu');
+      notice({
+        title: 'The graphics device is out of memory.',
+        text: 'Close other tabs or programs that use it. The network goes on, on the processor.',
+        action: 'Try the GPU again',
+        run: () => restart('auto'),
+      });
+      break;
+    case 'bad-model':
+      notice({
+        title: 'This is no model that the page can run.',
+        text: `${sentence(error.message)} The network you had is still here.`,
+        action: 'Choose another file',
+        run: () => $('file').click(),
+      });
+      break;
+    case 'bad-input':
+      notice({
+        title: 'The network cannot read this picture.',
+        text: sentence(error.message),
+        action: 'Clear the pad',
+        run: () => pad.clear(),
+      });
+      break;
+    case 'network':
+      notice({
+        title: 'A part of the page did not load.',
+        text: 'The connection failed, or a file is missing where this page is kept.',
+        action: 'Try again',
+        run: () => restart(attempt?.device ?? page.device),
+      });
+      break;
+    default:
+      notice({
+        title: 'Something went wrong in the network.',
+        text: `${sentence(error.message)} Trying again starts it afresh.`,
+        action: 'Try again',
+        run: () => restart(page.device),
+      });
+  }
+}
+
+function sentence(text) {
+  const trimmed = String(text ?? '').trim();
+  if (!trimmed) return '';
+  const first = trimmed[0].toUpperCase() + trimmed.slice(1);
+  return /[.!?]$/.test(first) ? first : `${first}.`;
+}
+
+function notice({ title, text, action, run }) {
+  $('notice-title').textContent = title;
+  $('notice-text').textContent = text;
+  $('notice-action').textContent = action;
+  $('notice-action').onclick = () => {
+    hideNotice();
+    run();
+  };
+  $('notice').hidden = false;
+}
+
+function hideNotice() {
+  $('notice').hidden = true;
+}
+
+// Files: pictures and models, chosen or dropped.
+
+/** @param {File} file */
+async function take(file) {
+  if (/\.safetensors$/i.test(file.name)) {
+    await load({ source: new Uint8Array(await file.arrayBuffer()), said: `${file.name}, read from this machine.` });
+    return;
+  }
+  try {
+    pad.show(await createImageBitmap(file));
+  } catch {
+    notice({
+      title: `“${file.name}” is neither a picture nor a model.`,
+      text: 'The page takes pictures that the browser can show (PNG, JPEG, WebP, …) and models in .safetensors files.',
+      action: 'Choose another file',
+      run: () => $('file').click(),
+    });
+  }
+}
+
+$('file').addEventListener('change', async () => {
+  const [file] = $('file').files;
+  if (file) await take(file);
+  $('file').value = '';
+});
+addEventListener('dragover', (event) => {
+  event.preventDefault();
+  document.documentElement.classList.add('dropping');
+});
+for (const end of ['dragleave', 'drop']) addEventListener(end, () => document.documentElement.classList.remove('dropping'));
+addEventListener('drop', (event) => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file) take(file);
+});
+$('built-in').addEventListener('click', () => load({ source: null, said: 'Built-in model: mnist-2-64.' }));
+
+// The pad and its buttons.
+
+/** Whether what is on the pad was drawn by the page itself at the start. */
+let untouched = false;
+
+pad.addEventListener('start', () => {
+  if (untouched) pad.strokes = [];
+  untouched = false;
+});
+pad.addEventListener('change', () => {
+  $('undo').disabled = $('clear').disabled = pad.empty;
+  $('pad-hint').hidden = !pad.empty;
+  request();
+});
+pad.addEventListener('say', (event) => say(event.detail));
+$('undo').addEventListener('click', () => pad.undo());
+$('clear').addEventListener('click', () => pad.clear());
+
+let seed = 0;
+for (let digit = 0; digit < 10; digit++) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = String(digit);
+  button.setAttribute('aria-label', `Draw a ${digit}`);
+  button.addEventListener('click', () => {
+    untouched = false;
+    pad.play(drawDigit(digit, seed++));
+  });
+  $('samples').append(button);
+}
+
+for (const image of ['dragstart', 'selectstart']) $('pad').addEventListener(image, (event) => event.preventDefault());
+$('notice-close').addEventListener('click', hideNotice);
+
+document.documentElement.dataset.started = 'yes';
+makeBars(BUILT_IN.classes);
+raster.prepare(BUILT_IN.layers);
+attention.prepare(BUILT_IN.blocks, BUILT_IN.heads);
+if (!options.has('still')) {
+  untouched = true;
+  pad.play(drawDigit(3, 0));
+}
+load().then(() => {
+  if (!still.matches && !options.has('still')) raster.play();
+});
+navigator.serviceWorker?.register('sw.js').catch(() => { /* Then the page needs its host again. */ });

@@ -1,0 +1,327 @@
+/**
+ * Teaching the network a new symbol, from a handful of drawings, without its forgetting the digits.
+ *
+ * Each batch holds variations of the examples and digits drawn by rule. What is measured is measured on others.
+ *
+ * @typedef {import('./strokes.js').Stroke} Stroke
+ * @typedef {{name: string, examples: Stroke[][]}} Lesson
+ */
+
+import { drawDigits } from './digits.js';
+import { Chart } from './chart.js';
+import { Pad } from './pad.js';
+import { bounds, mapPoints, random, varied } from './strokes.js';
+import { trace } from './pad.js';
+
+/** How many examples are asked for, and how many there may be. */
+const ENOUGH = 5;
+const MOST = 10;
+
+/** A training run. It ends early once the new symbol and the digits are both known. */
+const RUN = { steps: 120, batch: 32, newShare: 0.25, learningRate: 1e-3, evaluateEvery: 10, known: 0.97 };
+
+/** What accuracy is measured on. */
+const HELD_OUT = { digits: 100, digitsSeed: 20_000, variations: 30 };
+
+export class Teach {
+  /** @type {Stroke[][]} */
+  #examples = [];
+  /** Symbols that the network has been taught since it was loaded. @type {Lesson[]} */
+  #taught = [];
+  #training = false;
+  #stopped = false;
+  #page;
+  #ui;
+  #pad;
+  #chart;
+
+  /**
+   * @param {object} page  What the page offers.
+   * @param {() => import('./engine.js').Engine | null} page.engine
+   * @param {() => any} page.config  The model's configuration, or null while there is none.
+   * @param {(strokes: Stroke[], pen?: number) => Float32Array} page.input  The network's input for a drawing.
+   * @param {(busy: boolean) => void} page.onbusy
+   * @param {(described: any) => void} page.ontaught
+   * @param {(error: Error) => void} page.onerror
+   * @param {() => void} page.onreset
+   * @param {() => void} page.ontry
+   * @param {(text: string) => void} page.say
+   */
+  constructor(page) {
+    this.#page = page;
+    const ids = ['symbol', 'symbol-said', 'add', 'example-clear', 'thumbs', 'train', 'stop', 'train-said', 'train-progress', 'try', 'save', 'reset', 'new-now', 'digits-now', 'loss-now'];
+    this.#ui = Object.fromEntries(ids.map((id) => [id, document.getElementById(id)]));
+    this.#pad = new Pad(document.getElementById('example-pad'));
+    this.#chart = new Chart(document.getElementById('chart'));
+
+    const ui = this.#ui;
+    this.#pad.addEventListener('change', () => this.#update());
+    this.#pad.addEventListener('say', (event) => page.say(event.detail));
+    ui.symbol.addEventListener('input', () => this.#update());
+    ui.add.addEventListener('click', () => this.#add());
+    ui['example-clear'].addEventListener('click', () => this.#pad.clear());
+    ui.train.addEventListener('click', () => this.#train());
+    ui.stop.addEventListener('click', () => {
+      this.#stopped = true;
+      ui.stop.disabled = true;
+    });
+    ui.try.addEventListener('click', () => page.ontry());
+    ui.save.addEventListener('click', () => this.#save());
+    ui.reset.addEventListener('click', () => page.onreset());
+    addEventListener('themechange', () => this.#showExamples());
+    this.#showExamples();
+    this.#update();
+  }
+
+  get training() {
+    return this.#training;
+  }
+
+  /** Called when another model, or the original, has been loaded. */
+  forget() {
+    this.#taught = [];
+    this.#stopped = true;
+    this.#chart.clear();
+    for (const id of ['new-now', 'digits-now', 'loss-now']) this.#ui[id].textContent = '–';
+    this.#ui['train-progress'].style.setProperty('--p', '0');
+    this.#update();
+  }
+
+  /** Shows what can be done now, and what is missing. */
+  refresh() {
+    this.#update();
+  }
+
+  #add() {
+    if (this.#pad.empty || this.#examples.length >= MOST) return;
+    this.#examples.push(this.#pad.strokes);
+    this.#pad.clear();
+    this.#showExamples();
+    this.#update();
+    this.#page.say(`Example ${this.#examples.length} added`);
+  }
+
+  #showExamples() {
+    const slots = Math.max(ENOUGH, this.#examples.length);
+    this.#ui.thumbs.replaceChildren(
+      ...Array.from({ length: slots }, (_, i) => {
+        const item = document.createElement('li');
+        const example = this.#examples[i];
+        if (!example) {
+          item.className = 'slot';
+          item.textContent = String(i + 1);
+          item.setAttribute('aria-label', `Example ${i + 1} is missing`);
+          return item;
+        }
+        const button = document.createElement('button');
+        button.type = 'button';
+        button.className = 'thumb';
+        button.setAttribute('aria-label', `Remove example ${i + 1}`);
+        button.disabled = this.#training;
+        button.append(thumbnail(example));
+        button.addEventListener('click', () => {
+          this.#examples.splice(i, 1);
+          this.#showExamples();
+          this.#update();
+          (this.#ui.thumbs.querySelectorAll('button')[Math.max(0, i - 1)] ?? this.#ui.add).focus();
+        });
+        item.append(button);
+        return item;
+      }),
+    );
+  }
+
+  /** Why training cannot begin, or nothing. */
+  #missing() {
+    const config = this.#page.config();
+    const name = this.#ui.symbol.value.trim();
+    if (!config) return 'The network is not loaded.';
+    if (!knowsDigits(config)) return 'This model does not read digits; the page can only teach one that does.';
+    if (!name) return 'A name is missing.';
+    const left = ENOUGH - this.#examples.length;
+    if (left > 0) return left === 1 ? 'One more example is missing.' : `${left} more examples are missing.`;
+    return '';
+  }
+
+  #update() {
+    const ui = this.#ui;
+    const missing = this.#missing();
+    const taught = this.#taught.length > 0;
+    ui.add.disabled = this.#pad.empty || this.#training || this.#examples.length >= MOST;
+    ui['example-clear'].disabled = this.#pad.empty;
+    ui.symbol.disabled = this.#training;
+    ui.train.disabled = this.#training || missing !== '';
+    ui.stop.disabled = !this.#training || this.#stopped;
+    for (const id of ['try', 'save', 'reset']) ui[id].disabled = this.#training || !taught;
+    const name = ui.symbol.value.trim();
+    const exists = this.#page.config()?.class_names?.includes(name);
+    ui['symbol-said'].textContent = name && exists ? `It knows “${name}” already, and will learn it anew.` : '';
+    if (!this.#training && !this.#result) ui['train-said'].textContent = missing || 'Ready.';
+    if (!this.#training && this.#result) ui['train-said'].textContent = this.#result;
+    this.#result = '';
+  }
+
+  #result = '';
+
+  async #train() {
+    const { engine, config, onbusy, ontaught, onerror } = this.#page;
+    const name = this.#ui.symbol.value.trim();
+    const lesson = { name, examples: this.#examples };
+    const names = config().class_names;
+    const known = names.includes(name);
+    const lessons = [...this.#taught.filter((each) => each.name !== name), lesson];
+    this.#training = true;
+    this.#stopped = false;
+    this.#showExamples();
+    this.#update();
+    this.#chart.clear();
+    this.#said('Preparing the network for training…');
+    onbusy(true);
+    let described = null;
+    try {
+      described = await engine().call('startTraining', { learningRate: RUN.learningRate, addClasses: known ? [] : [name] });
+      const classes = described.config.class_names;
+      const course = new Course(lessons, classes, (strokes, pen) => this.#page.input(strokes, pen));
+      const before = await this.#measure(course);
+      this.#point(0, before, null);
+      let now = before;
+      let step = 0;
+      while (step < RUN.steps && !this.#stopped) {
+        const { images, labels } = course.batch();
+        const { loss } = await engine().call('step', images, labels);
+        step++;
+        this.#said(`Step ${step} of at most ${RUN.steps}`);
+        this.#ui['train-progress'].style.setProperty('--p', String(step / RUN.steps));
+        this.#chart.loss(step / RUN.steps, loss);
+        this.#ui['loss-now'].textContent = loss.toFixed(2);
+        if (step % RUN.evaluateEvery === 0 || step === RUN.steps || this.#stopped) {
+          now = await this.#measure(course);
+          this.#point(step / RUN.steps, now, loss);
+          if (now.symbol >= RUN.known && now.digits >= Math.min(RUN.known, before.digits)) break;
+        }
+      }
+      this.#taught = lessons;
+      const of = (part, n) => `${Math.round(part * n)} of ${n}`;
+      const verb = now.symbol >= 0.8 ? 'It knows' : this.#stopped ? 'Stopped. It hardly knows' : 'It hardly knows';
+      this.#result =
+        `${verb} “${name}”: ${of(now.symbol, HELD_OUT.variations)} new variations right, ` +
+        `and ${of(now.digits, HELD_OUT.digits)} digits (${of(before.digits, HELD_OUT.digits)} before). ${step} steps.`;
+      this.#ui['train-progress'].style.setProperty('--p', '1');
+    } catch (error) {
+      this.#result = 'Training ended with an error; the network is as it was before.';
+      onerror(error);
+    } finally {
+      this.#training = false;
+      this.#showExamples();
+      this.#update();
+      onbusy(false);
+    }
+    if (described && this.#taught.includes(lesson)) ontaught(described);
+  }
+
+  #said(text) {
+    this.#ui['train-said'].textContent = text;
+  }
+
+  /** The parts of held-out digits and of held-out variations that the network reads right. */
+  async #measure(course) {
+    const right = async ({ images, labels }) => {
+      const answers = await this.#page.engine().call('predict', images, labels.length);
+      return answers.filter((answer, i) => answer === labels[i]).length / labels.length;
+    };
+    return { digits: await right(course.heldOutDigits), symbol: await right(course.heldOutSymbol) };
+  }
+
+  #point(at, { digits, symbol }, loss) {
+    this.#chart.accuracy(at, symbol, digits);
+    this.#ui['new-now'].textContent = `${Math.round(100 * symbol)} %`;
+    this.#ui['digits-now'].textContent = `${Math.round(100 * digits)} %`;
+    const lossText = loss === null ? '' : `, loss ${loss.toFixed(2)}`;
+    this.#chart.describe(`New symbol ${Math.round(100 * symbol)} % right, digits ${Math.round(100 * digits)} %${lossText}`);
+  }
+
+  async #save() {
+    try {
+      const bytes = await this.#page.engine().call('save');
+      const name = this.#taught.map((lesson) => lesson.name.replace(/[^\p{L}\p{N}]+/gu, '-')).join('-') || 'model';
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
+      link.download = `digits-${name}.safetensors`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    } catch (error) {
+      this.#page.onerror(error);
+    }
+  }
+}
+
+/** Whether the first ten classes of a grey model are the digits. */
+export function knowsDigits({ in_chans, class_names }) {
+  return in_chans === 1 && Array.from({ length: 10 }, (_, digit) => String(digit)).every((name, i) => class_names?.[i] === name);
+}
+
+/** What is trained on and what is measured on. */
+class Course {
+  #lessons;
+  #classes;
+  #input;
+  #rng = random(1);
+  #digitSeed = 1;
+
+  /**
+   * @param {Lesson[]} lessons  The last one is the new symbol; the others are replayed with the digits.
+   * @param {string[]} classes
+   * @param {(strokes: Stroke[], pen: number) => Float32Array} input
+   */
+  constructor(lessons, classes, input) {
+    this.#lessons = lessons;
+    this.#classes = classes;
+    this.#input = input;
+    this.heldOutDigits = this.#joined(drawDigits(HELD_OUT.digits, HELD_OUT.digitsSeed));
+    const rng = random(HELD_OUT.digitsSeed);
+    const latest = lessons.at(-1);
+    this.heldOutSymbol = this.#joined(Array.from({ length: HELD_OUT.variations }, (_, i) => this.#variation(latest, i, rng)));
+  }
+
+  #variation({ name, examples }, i, rng) {
+    const strokes = varied(examples[i % examples.length], rng, 0.9);
+    return { strokes, label: this.#classes.indexOf(name), pen: 0.8 + 0.5 * rng() };
+  }
+
+  /** One batch: the new symbol, those taught before, and digits. */
+  batch() {
+    const fresh = Math.round(RUN.batch * RUN.newShare);
+    const drawn = [];
+    for (let i = 0; i < fresh; i++) drawn.push(this.#variation(this.#lessons.at(-1), Math.floor(this.#rng() * 64), this.#rng));
+    for (const lesson of this.#lessons.slice(0, -1)) {
+      for (let i = 0; i < 2; i++) drawn.push(this.#variation(lesson, Math.floor(this.#rng() * 64), this.#rng));
+    }
+    const digits = drawDigits(10 * Math.ceil((RUN.batch - drawn.length) / 10), this.#digitSeed++);
+    // Not always the first few of the ten.
+    while (drawn.length < RUN.batch) drawn.push(...digits.splice(Math.floor(this.#rng() * digits.length), 1));
+    return this.#joined(drawn);
+  }
+
+  #joined(drawn) {
+    const inputs = drawn.map(({ strokes, pen }) => this.#input(strokes, pen));
+    const images = new Float32Array(inputs.length * inputs[0].length);
+    inputs.forEach((input, i) => images.set(input, i * input.length));
+    return { images, labels: Uint32Array.from(drawn, ({ label }) => label) };
+  }
+}
+
+/** A drawing, small. */
+function thumbnail(strokes) {
+  const canvas = document.createElement('canvas');
+  const side = (canvas.width = canvas.height = 96);
+  const context = canvas.getContext('2d');
+  const box = bounds(strokes);
+  const scale = 0.7 / Math.max(box.width, box.height, 0.08);
+  const middle = [box.left + box.width / 2, box.top + box.height / 2];
+  context.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue('--ink');
+  context.lineWidth = 8;
+  context.lineCap = context.lineJoin = 'round';
+  const placed = mapPoints(strokes, ([x, y]) => [0.5 + (x - middle[0]) * scale, 0.5 + (y - middle[1]) * scale]);
+  for (const stroke of placed) trace(context, stroke, side);
+  return canvas;
+}
