@@ -4,7 +4,7 @@ pub mod checkpoint;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 pub mod cli;
 pub mod config;
-#[cfg(feature = "data")]
+#[cfg(feature = "pictures")]
 pub mod data;
 pub mod error;
 #[cfg(all(feature = "data", not(target_arch = "wasm32")))]

@@ -1,7 +1,11 @@
 //! Runs a recording on the host, op by op, with the twins.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(not(target_arch = "wasm32"))]
+use std::time::Instant;
+#[cfg(target_arch = "wasm32")]
+use web_time::Instant;
 
 use super::{HostMemory, HostTensors, Real, no_memory, parallel};
 use crate::Result;
