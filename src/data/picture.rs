@@ -118,8 +118,8 @@ pub enum Invert {
 /// How a picture of another size than the model's is made to fit; one of the model's size is left alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fit {
-    /// [`Fit::Digit`] for a digit model, [`Fit::Crop`] for any other. A digit model is one of 1 input channel and 10
-    /// classes, which have no names or are named `0` to `9` or `zero` to `nine`.
+    /// [`Fit::Digit`] for a digit model, [`Fit::Crop`] for any other. A digit model is one of 1 input channel whose
+    /// first ten classes are named `0` to `9` or `zero` to `nine`, or which has ten without names.
     #[default]
     Auto,
     /// The central square, resized with a triangle filter as wide as the reduction.
@@ -196,6 +196,7 @@ impl Preparation {
     }
 
     /// The same for pictures of a ready-made data set, which are all alike: nothing is inverted unless asked for.
+    #[cfg(all(feature = "data", not(target_arch = "wasm32")))]
     pub(super) fn for_ready_made_set(mut self) -> Self {
         if self.invert == Invert::Auto {
             self.invert = Invert::No;
@@ -253,8 +254,10 @@ impl Preparation {
 
     fn is_digit_model(&self) -> bool {
         self.in_chans == 1
-            && self.num_classes == 10
-            && self.class_names.as_ref().is_none_or(|names| names.iter().all(|n| is_digit(n)))
+            && match &self.class_names {
+                Some(names) => names.len() >= 10 && names.iter().take(10).all(|n| is_digit(n)),
+                None => self.num_classes == 10,
+            }
     }
 
     /// The picture with the model's channels, and inverted if it has to be.

@@ -34,7 +34,7 @@ impl<F: Real> Executor<F> {
     /// Takes a recording, to run it in `F`, and the memory for that.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::Error::Input) if there is not as much memory.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if there is not as much memory.
     pub fn in_precision(mut recording: Recording) -> Result<Self> {
         parallel::start();
         let last_uses = recording.last_uses();
