@@ -70,6 +70,21 @@ impl LayerCount {
     }
 }
 
+/// The classes of one image's logits, the most likely first; equal ones in their order.
+pub fn ranked(logits: &[f32]) -> Vec<usize> {
+    let mut classes: Vec<usize> = (0..logits.len()).collect();
+    classes.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    classes
+}
+
+/// The softmax of one image's logits.
+pub fn probabilities(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x - most).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|w| w / sum).collect()
+}
+
 /// Everything a run gives back.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {

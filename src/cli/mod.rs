@@ -434,13 +434,6 @@ fn class_name(model: &Model, class: usize) -> String {
     names.and_then(|n| n.get(class)).map_or_else(|| format!("class {class}"), |name| clip(name))
 }
 
-/// The classes of one image's logits, the most likely first; equal ones in their order.
-fn ranked(logits: &[f32]) -> Vec<usize> {
-    let mut classes: Vec<usize> = (0..logits.len()).collect();
-    classes.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-    classes
-}
-
 /// A count of bytes for a person.
 fn human_bytes(n: u64) -> String {
     let mut scaled = n as f64;
