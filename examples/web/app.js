@@ -47,7 +47,7 @@ const page = {
   engine: null,
   /** @type {any} */
   config: null,
-  /** Where the model came from: null is the built-in one. @type {ArrayBuffer | Uint8Array | null} */
+  /** The model's bytes, or null for the built-in one. @type {Uint8Array | null} */
   source: null,
   device: options.get('device') ?? 'auto',
   busy: false,
@@ -79,7 +79,7 @@ const teach = new Teach({
     // What has been learnt survives a lost device.
     page.source = await page.engine.call('save');
   },
-  onerror: fail,
+  onerror: (error) => fail(error),
   onreset: () => load({ source: null, said: 'The built-in model again, as it was.' }),
   ontry() {
     pad.clear();
@@ -136,29 +136,61 @@ function greyOf(image, size) {
 
 let wanted = false;
 let running = false;
+let resting = 0;
 
 function request() {
   wanted = true;
+  document.documentElement.dataset.state = 'busy';
   if (!running) requestAnimationFrame(infer);
 }
 
 async function infer() {
-  if (running || !wanted || !page.engine || !page.config || page.busy || page.loading) return;
+  const { engine } = page;
+  if (running || !wanted || !engine || !page.config || page.busy || page.loading) return;
   wanted = false;
-  if (pad.empty) return showNothing();
+  clearTimeout(resting);
+  if (pad.empty) {
+    showNothing();
+    rest();
+    return;
+  }
   running = true;
-  const engine = page.engine;
   try {
     const { input, seen } = read();
     const result = await engine.call('trace', input);
-    if (engine === page.engine && !pad.empty && !page.loading) show(result, seen);
+    if (engine === page.engine && !pad.empty && !page.loading) {
+      show(result, seen);
+      resting = setTimeout(time, 250, engine, input);
+    }
   } catch (error) {
-    if (engine === page.engine) fail(error);
+    rest();
+    fail(error, engine);
   } finally {
-    running = false;
+    if (engine === page.engine) running = false;
     if (wanted) requestAnimationFrame(infer);
   }
 }
+
+/** Times inference by itself, once the hand rests: reading every spike out takes longer than computing it. */
+async function time(engine, input) {
+  if (running || page.busy || page.loading || engine !== page.engine) return;
+  try {
+    const times = [];
+    for (let i = 0; i < 3 && !wanted; i++) times.push(await engine.call('time', input));
+    if (times.length < 3) return;
+    $('timing').textContent = `${shortly(Math.min(...times))} for one inference, ${page.where}`;
+    rest();
+  } catch (error) {
+    fail(error, engine);
+  }
+}
+
+/** What is shown is of what is drawn, and nothing more will come. */
+function rest() {
+  document.documentElement.dataset.state = 'rest';
+}
+
+const shortly = (milliseconds) => `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
 
 // What is shown.
 
@@ -172,7 +204,7 @@ function amount(n) {
 
 const energy = (pJ) => (pJ >= 1e6 ? `${(pJ / 1e6).toPrecision(3)} µJ` : `${(pJ / 1e3).toPrecision(3)} nJ`);
 
-function show({ logits, milliseconds, layers, attention: maps, operations }, seen) {
+function show({ logits, layers, attention: maps, operations }, seen) {
   const classes = ranked(logits);
   const [first, second] = classes;
   $('answer').textContent = first.name;
@@ -181,7 +213,6 @@ function show({ logits, milliseconds, layers, attention: maps, operations }, see
   $('second').textContent = second && second.probability >= 0.001 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
   showBars(classes);
   showSeen(seen);
-  $('timing').textContent = `${milliseconds.toFixed(1)} ms for one inference, ${page.where}`;
   raster.show(layers);
   attention.show(maps, seen);
   showCost(operations, layers);
@@ -200,6 +231,7 @@ const classNames = () => page.config.class_names ?? Array.from({ length: page.co
 
 function makeBars(names) {
   const rows = names.slice(0, names.length > MOST_BARS ? 10 : MOST_BARS);
+  $('bars').classList.toggle('wide', rows.some((name) => name.length > 2));
   $('bars').replaceChildren(
     ...rows.map((name) => {
       const row = document.createElement('li');
@@ -254,7 +286,7 @@ function showCost({ additions, macs, denseMacs, energy: { spiking_pJ, dense_pJ }
 }
 
 function showNothing() {
-  $('answer').textContent = '·';
+  $('answer').textContent = '–';
   $('answer').classList.remove('word');
   $('sure').textContent = 'Draw something';
   $('second').textContent = '\u00a0';
@@ -284,135 +316,138 @@ function say(text) {
 
 /** Takes over what the worker says of the model and of where it runs. */
 function adopt({ config, adapter }) {
+  const names = JSON.stringify(page.config?.class_names);
   page.config = config;
-  const software = adapter.software ? ' (software)' : '';
-  page.where = adapter.kind === 'cpu' ? 'on the processor' : `on ${adapter.name || adapter.architecture || adapter.vendor || 'the GPU'}`;
-  $('device-name').textContent = adapter.kind === 'cpu' ? 'Processor' : `WebGPU${software}`;
+  page.where = adapter.kind === 'cpu' ? 'on the processor' : `on ${adapter.name}`;
+  $('device-name').textContent = adapter.kind === 'cpu' ? 'Processor' : `WebGPU${adapter.software ? ', software' : ''}`;
   $('device').dataset.kind = adapter.kind;
   $('device').title = page.where;
-  makeBars(classNames());
+  if (JSON.stringify(config.class_names) !== names) makeBars(classNames());
   attention.prepare(config.depth, config.num_heads);
   teach.refresh();
 }
 
 /**
- * Loads a model, and says so on the page if that fails.
+ * Loads a model: onto the processor, which is there at once, and from there to the GPU.
  * @param {object} [how]
- * @param {ArrayBuffer | Uint8Array | null} [how.source]  A model file's bytes; null is the built-in one.
- * @param {string} [how.device]
+ * @param {Uint8Array | null} [how.source]  A model file's bytes; null is the built-in one.
  * @param {string} [how.said]  What to say of the model when it is there.
  */
-async function load({ source = page.source, device = page.device, said } = {}) {
+async function load({ source = page.source, said } = {}) {
   page.loading = true;
   page.engine ??= start();
   const engine = page.engine;
   try {
-    const described = await engine.call('load', { source, device });
-    if (engine !== page.engine) return;
-    page.loading = false;
+    const described = await engine.call('load', source);
     page.source = source;
+    page.loading = false;
     adopt(described);
     if (said) {
       teach.forget();
       $('model-said').textContent = said;
       $('built-in').disabled = source === null;
     }
-    hideNotice();
-    if (described.adapter.kind === 'cpu' && device !== 'cpu') noGpu();
     if (pad.empty) showNothing();
     request();
+    if (page.device !== 'cpu') await move(engine);
   } catch (error) {
     page.loading = false;
-    if (engine === page.engine) fail(error, { source, device });
+    fail(error, engine);
+    request();
+  }
+}
+
+/** Moves the model to the GPU, or says why it stays on the processor. */
+async function move(engine) {
+  $('device-name').textContent = 'Processor, preparing the GPU';
+  try {
+    const described = await engine.call('move', page.device);
+    if (engine !== page.engine) return;
+    adopt(described);
+    if (described.adapter.kind === 'cpu') onProcessor('gpu' in navigator ? 'no-adapter' : 'no-webgpu');
+    else request();
+  } catch (error) {
+    if (engine !== page.engine) return;
+    adopt({ config: page.config, adapter: { kind: 'cpu' } });
+    fail(error, engine);
   }
 }
 
 function start() {
   const engine = new Engine();
-  engine.addEventListener('progress', ({ detail: { loaded, total } }) => {
-    if (page.config) return;
+  engine.addEventListener('progress', ({ detail: { loaded, total, stage } }) => {
+    if (page.config || stage !== 'model') return;
     const part = total ? ` ${Math.round((100 * loaded) / total)} %` : '';
     $('sure').textContent = `Loading the network${part}`;
   });
-  engine.addEventListener('lost', ({ detail }) => {
-    if (engine === page.engine) fail(Object.assign(new Error(detail.reason), { code: 'device-lost' }));
+  engine.addEventListener('lost', ({ detail: { reason } }) => {
+    fail(Object.assign(new Error(reason), { code: 'device-lost' }), engine);
   });
   return engine;
 }
 
 /** A new worker, as the old one may be past help. */
-function restart(device) {
+async function restart(device) {
   page.engine?.close();
   page.engine = null;
   running = false;
   page.busy = false;
   page.device = device;
-  return load({ device });
+  await load();
 }
 
 // What can go wrong, and what to do.
 
-function noGpu() {
-  const why = 'gpu' in navigator ? 'The browser gave this page no graphics device' : 'This browser has no WebGPU';
-  notice({
-    title: 'Running on the processor.',
-    text: `${why}, so the network runs on the processor: slower, with the same results. Current versions of Chrome, Edge, Firefox and Safari have WebGPU; it may have to be allowed in their settings.`,
-    action: 'Try the GPU again',
-    run: () => restart('auto'),
-  });
+/** Why the network runs on the processor. */
+const REASONS = {
+  'no-webgpu': ['Running on the processor.', 'This browser has no WebGPU. Current Chrome, Edge, Firefox and Safari have it.'],
+  'no-adapter': ['Running on the processor.', 'The browser offers no hardware GPU. Its settings may have acceleration turned off.'],
+  'device-lost': ['The GPU was lost.', 'Its driver was reset, or the machine slept. The network goes on, on the processor.'],
+  'out-of-memory': ['The GPU is out of memory.', 'Close what else uses it. The network goes on, on the processor.'],
+  gpu: ['The GPU refused the network.', 'It goes on, on the processor. A newer browser or driver may help.'],
+};
+
+function onProcessor(reason) {
+  const [title, text] = REASONS[reason];
+  notice({ title, text, action: 'Try the GPU again', run: () => restart(page.device === 'cpu' ? 'auto' : page.device) });
 }
 
 /**
  * Says on the page what happened and what to do about it.
  * @param {any} error
- * @param {{source?: any, device?: string}} [attempt]  What was being loaded.
+ * @param {Engine | null} [engine]  Where it happened.
  */
-async function fail(error, attempt) {
+async function fail(error, engine = page.engine) {
+  if (engine !== page.engine) return;
+  const wanted = page.device;
   switch (error.code) {
     case 'no-webgpu':
-      await restart('cpu');
-      noGpu();
+      onProcessor('gpu' in navigator ? 'no-adapter' : 'no-webgpu');
       break;
     case 'device-lost':
-      await restart('cpu');
-      notice({
-        title: 'The graphics device was lost.',
-        text: 'Its driver was reset, the machine slept, or another program took it. The network goes on, on the processor.',
-        action: 'Try the GPU again',
-        run: () => restart('auto'),
-      });
-      break;
     case 'out-of-memory':
+    case 'gpu':
       await restart('cpu');
-      notice({
-        title: 'The graphics device is out of memory.',
-        text: 'Close other tabs or programs that use it. The network goes on, on the processor.',
-        action: 'Try the GPU again',
-        run: () => restart('auto'),
-      });
+      page.device = wanted;
+      onProcessor(error.code);
       break;
     case 'bad-model':
       notice({
         title: 'This is no model that the page can run.',
-        text: `${sentence(error.message)} The network you had is still here.`,
+        text: `${sentence(error.message)} The one you had is still here.`,
         action: 'Choose another file',
         run: () => $('file').click(),
       });
       break;
     case 'bad-input':
-      notice({
-        title: 'The network cannot read this picture.',
-        text: sentence(error.message),
-        action: 'Clear the pad',
-        run: () => pad.clear(),
-      });
+      notice({ title: 'The network cannot read this.', text: sentence(error.message), action: 'Clear the pad', run: () => pad.clear() });
       break;
     case 'network':
       notice({
         title: 'A part of the page did not load.',
         text: 'The connection failed, or a file is missing where this page is kept.',
         action: 'Try again',
-        run: () => restart(attempt?.device ?? page.device),
+        run: () => restart(wanted),
       });
       break;
     default:
@@ -420,7 +455,7 @@ async function fail(error, attempt) {
         title: 'Something went wrong in the network.',
         text: `${sentence(error.message)} Trying again starts it afresh.`,
         action: 'Try again',
-        run: () => restart(page.device),
+        run: () => restart(wanted),
       });
   }
 }
@@ -451,6 +486,7 @@ function hideNotice() {
 
 /** @param {File} file */
 async function take(file) {
+  untouched = false;
   if (/\.safetensors$/i.test(file.name)) {
     await load({ source: new Uint8Array(await file.arrayBuffer()), said: `${file.name}, read from this machine.` });
     return;

@@ -9,19 +9,25 @@
  * @property {Float32Array} map  [heads, height, width]
  */
 
-import { colour, mix } from './colours.js';
+import { colour } from './colours.js';
 
-const SIDE = 224;
+/** Pixels to a side of a map; the style sheet makes it larger, smoothly. */
+const SIDE = 112;
 
 export class Attention {
   #root;
   #tiles = [];
   #last = null;
+  #seen = true;
 
   /** @param {HTMLElement} root */
   constructor(root) {
     this.#root = root;
-    addEventListener('themechange', () => this.#last && this.show(...this.#last));
+    new IntersectionObserver(([entry]) => {
+      this.#seen = entry.isIntersecting;
+      this.#draw();
+    }, { rootMargin: '200px' }).observe(root);
+    addEventListener('themechange', () => this.#draw());
   }
 
   /** Makes room for the heads of a model. */
@@ -51,10 +57,15 @@ export class Attention {
    */
   show(attention, seen) {
     this.#last = [attention, seen];
-    const heads = attention[0]?.heads ?? 0;
-    this.prepare(attention.length, heads);
+    this.prepare(attention.length, attention[0]?.heads ?? 0);
+    this.#draw();
+  }
+
+  #draw() {
+    if (!this.#last || !this.#seen) return;
+    const [attention, seen] = this.#last;
     const colours = { ground: colour('--ground'), ink: colour('--trace'), hot: colour('--plus') };
-    attention.forEach(({ map, height, width }, block) => {
+    attention.forEach(({ map, heads, height, width }, block) => {
       for (let head = 0; head < heads; head++) {
         const { canvas, name } = this.#tiles[block * heads + head];
         const part = map.subarray(head * height * width, (head + 1) * height * width);
@@ -79,21 +90,36 @@ function place(map, width, height) {
 function paint(canvas, map, width, height, { pixels, size }, { ground, ink, hot }) {
   const most = Math.max(...map, 1e-9);
   const image = new ImageData(SIDE, SIDE);
-  for (let y = 0; y < SIDE; y++) {
-    for (let x = 0; x < SIDE; x++) {
-      const heat = Math.max(0, between(map, width, height, ((x + 0.5) / SIDE) * width - 0.5, ((y + 0.5) / SIDE) * height - 0.5)) / most;
-      const drawn = between(pixels, size, size, ((x + 0.5) / SIDE) * size - 0.5, ((y + 0.5) / SIDE) * size - 0.5);
-      const [r, g, b] = mix(mix(ground, hot, 0.85 * heat), ink, 0.75 * drawn);
-      image.data.set([r, g, b, 255], 4 * (y * SIDE + x));
+  const heats = enlarged(map, width, height);
+  const drawn = enlarged(pixels, size, size);
+  for (let i = 0; i < SIDE * SIDE; i++) {
+    const heat = (0.85 * heats[i]) / most;
+    const line = 0.75 * drawn[i];
+    for (let k = 0; k < 3; k++) {
+      const warm = ground[k] + (hot[k] - ground[k]) * heat;
+      image.data[4 * i + k] = warm + (ink[k] - warm) * line;
     }
+    image.data[4 * i + 3] = 255;
   }
   canvas.getContext('2d').putImageData(image, 0, 0);
 }
 
-/** A grid's value between its points, linearly. */
-function between(grid, width, height, x, y) {
-  const [x0, y0] = [Math.floor(x), Math.floor(y)];
-  const [fx, fy] = [x - x0, y - y0];
-  const at = (i, j) => grid[Math.max(0, Math.min(height - 1, j)) * width + Math.max(0, Math.min(width - 1, i))];
-  return (at(x0, y0) * (1 - fx) + at(x0 + 1, y0) * fx) * (1 - fy) + (at(x0, y0 + 1) * (1 - fx) + at(x0 + 1, y0 + 1) * fx) * fy;
+/** A grid at SIDE × SIDE, linearly between its points. */
+function enlarged(grid, width, height) {
+  const out = new Float32Array(SIDE * SIDE);
+  const places = (n) =>
+    Array.from({ length: SIDE }, (_, i) => {
+      const at = Math.max(0, Math.min(n - 1, ((i + 0.5) / SIDE) * n - 0.5));
+      const first = Math.min(n - 1, Math.floor(at));
+      return [first, Math.min(n - 1, first + 1), at - first];
+    });
+  const columns = places(width);
+  places(height).forEach(([top, bottom, fy], y) => {
+    columns.forEach(([left, right, fx], x) => {
+      const above = grid[top * width + left] * (1 - fx) + grid[top * width + right] * fx;
+      const below = grid[bottom * width + left] * (1 - fx) + grid[bottom * width + right] * fx;
+      out[y * SIDE + x] = above * (1 - fy) + below * fy;
+    });
+  });
+  return out;
 }

@@ -9,6 +9,3 @@ export function colour(name) {
   const text = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   return [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
 }
-
-/** Between two colours. */
-export const mix = (a, b, part) => a.map((v, k) => v + (b[k] - v) * part);

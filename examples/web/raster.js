@@ -176,6 +176,7 @@ export class Raster {
 
   /** Nothing fires. */
   clear() {
+    if (this.#layers.length === 0) return;
     this.show(this.#layers.map((layer) => ({
       ...layer,
       data: new Int8Array(layer.data.length),

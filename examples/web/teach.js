@@ -1,27 +1,20 @@
 /**
  * Teaching the network a new symbol, from a handful of drawings, without its forgetting the digits.
  *
- * Each batch holds variations of the examples and digits drawn by rule. What is measured is measured on others.
+ * course.js says what is trained on and what is measured on; this is the part of the page that does it.
  *
  * @typedef {import('./strokes.js').Stroke} Stroke
- * @typedef {{name: string, examples: Stroke[][]}} Lesson
+ * @typedef {import('./course.js').Lesson} Lesson
  */
 
-import { drawDigits } from './digits.js';
 import { Chart } from './chart.js';
-import { Pad } from './pad.js';
-import { bounds, mapPoints, random, varied } from './strokes.js';
-import { trace } from './pad.js';
+import { Course, HELD_OUT, RUN, knowsDigits } from './course.js';
+import { Pad, trace } from './pad.js';
+import { bounds, mapPoints } from './strokes.js';
 
 /** How many examples are asked for, and how many there may be. */
 const ENOUGH = 5;
 const MOST = 10;
-
-/** A training run. It ends early once the new symbol and the digits are both known. */
-const RUN = { steps: 120, batch: 32, newShare: 0.25, learningRate: 1e-3, evaluateEvery: 10, known: 0.97 };
-
-/** What accuracy is measured on. */
-const HELD_OUT = { digits: 100, digitsSeed: 20_000, variations: 30 };
 
 export class Teach {
   /** @type {Stroke[][]} */
@@ -187,7 +180,7 @@ export class Teach {
       let now = before;
       let step = 0;
       while (step < RUN.steps && !this.#stopped) {
-        const { images, labels } = course.batch();
+        const { images, labels } = course.next();
         const { loss } = await engine().call('step', images, labels);
         step++;
         this.#said(`Step ${step} of at most ${RUN.steps}`);
@@ -200,6 +193,7 @@ export class Teach {
           if (now.symbol >= RUN.known && now.digits >= Math.min(RUN.known, before.digits)) break;
         }
       }
+      await engine().call('finishTraining');
       this.#taught = lessons;
       const of = (part, n) => `${Math.round(part * n)} of ${n}`;
       const verb = now.symbol >= 0.8 ? 'It knows' : this.#stopped ? 'Stopped. It hardly knows' : 'It hardly knows';
@@ -226,7 +220,7 @@ export class Teach {
   /** The parts of held-out digits and of held-out variations that the network reads right. */
   async #measure(course) {
     const right = async ({ images, labels }) => {
-      const answers = await this.#page.engine().call('predict', images, labels.length);
+      const answers = await this.#page.engine().call('predict', images);
       return answers.filter((answer, i) => answer === labels[i]).length / labels.length;
     };
     return { digits: await right(course.heldOutDigits), symbol: await right(course.heldOutSymbol) };
@@ -252,61 +246,6 @@ export class Teach {
     } catch (error) {
       this.#page.onerror(error);
     }
-  }
-}
-
-/** Whether the first ten classes of a grey model are the digits. */
-export function knowsDigits({ in_chans, class_names }) {
-  return in_chans === 1 && Array.from({ length: 10 }, (_, digit) => String(digit)).every((name, i) => class_names?.[i] === name);
-}
-
-/** What is trained on and what is measured on. */
-class Course {
-  #lessons;
-  #classes;
-  #input;
-  #rng = random(1);
-  #digitSeed = 1;
-
-  /**
-   * @param {Lesson[]} lessons  The last one is the new symbol; the others are replayed with the digits.
-   * @param {string[]} classes
-   * @param {(strokes: Stroke[], pen: number) => Float32Array} input
-   */
-  constructor(lessons, classes, input) {
-    this.#lessons = lessons;
-    this.#classes = classes;
-    this.#input = input;
-    this.heldOutDigits = this.#joined(drawDigits(HELD_OUT.digits, HELD_OUT.digitsSeed));
-    const rng = random(HELD_OUT.digitsSeed);
-    const latest = lessons.at(-1);
-    this.heldOutSymbol = this.#joined(Array.from({ length: HELD_OUT.variations }, (_, i) => this.#variation(latest, i, rng)));
-  }
-
-  #variation({ name, examples }, i, rng) {
-    const strokes = varied(examples[i % examples.length], rng, 0.9);
-    return { strokes, label: this.#classes.indexOf(name), pen: 0.8 + 0.5 * rng() };
-  }
-
-  /** One batch: the new symbol, those taught before, and digits. */
-  batch() {
-    const fresh = Math.round(RUN.batch * RUN.newShare);
-    const drawn = [];
-    for (let i = 0; i < fresh; i++) drawn.push(this.#variation(this.#lessons.at(-1), Math.floor(this.#rng() * 64), this.#rng));
-    for (const lesson of this.#lessons.slice(0, -1)) {
-      for (let i = 0; i < 2; i++) drawn.push(this.#variation(lesson, Math.floor(this.#rng() * 64), this.#rng));
-    }
-    const digits = drawDigits(10 * Math.ceil((RUN.batch - drawn.length) / 10), this.#digitSeed++);
-    // Not always the first few of the ten.
-    while (drawn.length < RUN.batch) drawn.push(...digits.splice(Math.floor(this.#rng() * digits.length), 1));
-    return this.#joined(drawn);
-  }
-
-  #joined(drawn) {
-    const inputs = drawn.map(({ strokes, pen }) => this.#input(strokes, pen));
-    const images = new Float32Array(inputs.length * inputs[0].length);
-    inputs.forEach((input, i) => images.set(input, i * input.length));
-    return { images, labels: Uint32Array.from(drawn, ({ label }) => label) };
   }
 }
 

@@ -8,21 +8,46 @@ import { Spikeshade } from './spikeshade/index.js';
 
 /** @type {Spikeshade | null} */
 let net = null;
+/** @type {import('./spikeshade/index.js').Trainer | null} */
 let trainer = null;
+/** A move to the GPU that is under way. */
+let moving = Promise.resolve();
 
 const describe = () => ({ config: net.config, adapter: net.adapterInfo() });
 
+function take(next) {
+  net?.free();
+  net = next;
+  trainer = null;
+  next.lost.then(({ reason }) => {
+    if (net === next) postMessage({ event: 'lost', reason });
+  });
+  return describe();
+}
+
 const methods = {
-  /** Loads a model in place of the one there is. */
-  async load({ source, device }) {
+  /** Loads a model onto the processor, which is ready at once, in place of the one there is. */
+  async load(source) {
     const onProgress = (loaded, total, stage) => postMessage({ event: 'progress', loaded, total, stage });
-    const next = await Spikeshade.load(source ?? new URL('./spikeshade/mnist-2-64.safetensors', import.meta.url), { device, onProgress });
-    release();
-    net = next;
-    net.lost.then(({ reason }) => {
-      if (net === next) postMessage({ event: 'lost', reason });
-    });
-    return describe();
+    const address = new URL('./spikeshade/mnist-2-64.safetensors', import.meta.url);
+    return take(await Spikeshade.load(source ?? address, { device: 'cpu', onProgress }));
+  },
+
+  /**
+   * Moves the model to the GPU. It goes on answering from where it is while the GPU gets ready.
+   * @param {'auto' | 'gpu'} device
+   */
+  async move(device) {
+    const before = net;
+    const gpu = net.save().then((bytes) => Spikeshade.load(bytes, { device }));
+    moving = gpu.catch(() => {});
+    const next = await gpu;
+    if (net !== before || next.adapterInfo().kind === 'cpu') {
+      const { notice } = next.adapterInfo();
+      next.free();
+      return { ...describe(), notice };
+    }
+    return take(next);
   },
 
   /**
@@ -37,6 +62,9 @@ const methods = {
     return { logits, milliseconds, layers: spiking, attention, operations };
   },
 
+  /** Milliseconds that one inference takes. @param {ImageData | Float32Array} input */
+  time: async (input) => (await net.classify(input)).milliseconds,
+
   /** The likeliest class of each picture of a batch. @param {Float32Array} images */
   async predict(images) {
     const { batch } = await net.classify(images);
@@ -44,6 +72,7 @@ const methods = {
   },
 
   async startTraining(options) {
+    await moving;
     trainer = await net.trainer(options);
     return describe();
   },
@@ -57,11 +86,6 @@ const methods = {
 
   save: () => net.save(),
 };
-
-function release() {
-  net?.free();
-  trainer = net = null;
-}
 
 self.onmessage = async ({ data: { id, method, args } }) => {
   try {
