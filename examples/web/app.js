@@ -487,6 +487,7 @@ function hideNotice() {
 /** @param {File} file */
 async function take(file) {
   untouched = false;
+  document.documentElement.dataset.state = 'busy';
   if (/\.safetensors$/i.test(file.name)) {
     await load({ source: new Uint8Array(await file.arrayBuffer()), said: `${file.name}, read from this machine.` });
     return;
@@ -494,6 +495,7 @@ async function take(file) {
   try {
     pad.show(await createImageBitmap(file));
   } catch {
+    rest();
     notice({
       title: `“${file.name}” is neither a picture nor a model.`,
       text: 'The page takes pictures that the browser can show (PNG, JPEG, WebP, …) and models in .safetensors files.',
