@@ -434,7 +434,7 @@ async function fail(error, engine = page.engine) {
     case 'bad-model':
       notice({
         title: 'This is no model that the page can run.',
-        text: `${sentence(error.message)} The one you had is still here.`,
+        text: `${sentence(error.message.replace(/^the model: /, 'the file '))} The model you had is still here.`,
         action: 'Choose another file',
         run: () => $('file').click(),
       });

@@ -139,8 +139,6 @@ export class Pad extends EventTarget {
 
   #press(event) {
     if (this.#pointer !== null || event.button !== 0) return;
-    event.preventDefault();
-    this.#canvas.focus({ preventScroll: true });
     this.#stop();
     this.#cursor.shown = false;
     this.#pointer = event.pointerId;

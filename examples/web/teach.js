@@ -22,6 +22,8 @@ export class Teach {
   /** Symbols that the network has been taught since it was loaded. @type {Lesson[]} */
   #taught = [];
   #training = false;
+  /** How the last training ended, until something else is begun. */
+  #result = '';
   #stopped = false;
   #page;
   #ui;
@@ -50,7 +52,7 @@ export class Teach {
     const ui = this.#ui;
     this.#pad.addEventListener('change', () => this.#update());
     this.#pad.addEventListener('say', (event) => page.say(event.detail));
-    ui.symbol.addEventListener('input', () => this.#update());
+    ui.symbol.addEventListener('input', () => this.#changed());
     ui.add.addEventListener('click', () => this.#add());
     ui['example-clear'].addEventListener('click', () => this.#pad.clear());
     ui.train.addEventListener('click', () => this.#train());
@@ -73,6 +75,7 @@ export class Teach {
   /** Called when another model, or the original, has been loaded. */
   forget() {
     this.#taught = [];
+    this.#result = '';
     this.#stopped = true;
     this.#chart.clear();
     for (const id of ['new-now', 'digits-now', 'loss-now']) this.#ui[id].textContent = '–';
@@ -85,12 +88,18 @@ export class Teach {
     this.#update();
   }
 
+  /** Another lesson is prepared. */
+  #changed() {
+    this.#result = '';
+    this.#showExamples();
+    this.#update();
+  }
+
   #add() {
     if (this.#pad.empty || this.#examples.length >= MOST) return;
     this.#examples.push(this.#pad.strokes);
     this.#pad.clear();
-    this.#showExamples();
-    this.#update();
+    this.#changed();
     this.#page.say(`Example ${this.#examples.length} added`);
   }
 
@@ -114,8 +123,7 @@ export class Teach {
         button.append(thumbnail(example));
         button.addEventListener('click', () => {
           this.#examples.splice(i, 1);
-          this.#showExamples();
-          this.#update();
+          this.#changed();
           (this.#ui.thumbs.querySelectorAll('button')[Math.max(0, i - 1)] ?? this.#ui.add).focus();
         });
         item.append(button);
@@ -149,12 +157,8 @@ export class Teach {
     const name = ui.symbol.value.trim();
     const exists = this.#page.config()?.class_names?.includes(name);
     ui['symbol-said'].textContent = name && exists ? `It knows “${name}” already, and will learn it anew.` : '';
-    if (!this.#training && !this.#result) ui['train-said'].textContent = missing || 'Ready.';
-    if (!this.#training && this.#result) ui['train-said'].textContent = this.#result;
-    this.#result = '';
+    if (!this.#training) ui['train-said'].textContent = this.#result || missing || 'Ready.';
   }
-
-  #result = '';
 
   async #train() {
     const { engine, config, onbusy, ontaught, onerror } = this.#page;
