@@ -6,6 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
 import { fixtures, launch, onPage, program, repository, serve, site } from './harness.js';
 
@@ -131,7 +132,7 @@ for (const device of devices) {
 }
 
 test('the types fit a program', () => {
-  const here = import.meta.dirname;
+  const here = path.dirname(fileURLToPath(import.meta.url));
   const installed = path.join(here, 'node_modules/spikeshade');
   fs.rmSync(installed, { recursive: true, force: true });
   fs.symlinkSync(path.join(site, 'spikeshade'), installed);
