@@ -25,6 +25,10 @@ install() {
 }
 has_target() { [ -n "$(find "$(rustc --print target-libdir --target $target 2>/dev/null)" -name 'libstd-*.rlib' 2>/dev/null)" ]; }
 
+crate_version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | sed -n 1p)
+for place in "\"version\": \"$crate_version\"" "static version = '$crate_version'"; do
+    grep -qF "$place" web/package.json web/index.js || { say "no $place in web/; Cargo.toml has version $crate_version" >&2; exit 1; }
+done
 mkdir -p "$build"
 
 # The compiler. Vectors are in every browser that has WebGPU; the twins' loops want them.

@@ -80,7 +80,7 @@ pub fn ranked(logits: &[f32]) -> Vec<usize> {
 /// The softmax of one image's logits.
 pub fn probabilities(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x - most).exp()).collect();
+    let weights: Vec<f64> = logits.iter().map(|&x| libm::exp((x - most).into())).collect();
     let sum: f64 = weights.iter().sum();
     weights.into_iter().map(|w| w / sum).collect()
 }

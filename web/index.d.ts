@@ -221,7 +221,7 @@ export interface AdapterInfo {
 /** A model on a device. Its calls may overlap; they run one after another. */
 export class Spikeshade {
   private constructor();
-  /** The library's version; after the first `load`. */
+  /** The library's version. */
   static readonly version: string;
   /** A checkpoint, `.safetensors` with its configuration in the metadata, from an address or its bytes. */
   static load(source: string | URL | ArrayBuffer | ArrayBufferView, options?: LoadOptions): Promise<Spikeshade>;

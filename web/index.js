@@ -1,6 +1,6 @@
 // The JavaScript side of Spikeshade: loading, queueing, errors. Everything that computes is in the WebAssembly module.
 
-import init, { Engine, onPanic, version } from './spikeshade_wasm.js';
+import init, { Engine, onPanic } from './spikeshade_wasm.js';
 
 /** What every failure is thrown as. `code` says what kind it is, `message` what to do. */
 export class SpikeshadeError extends Error {
@@ -110,9 +110,7 @@ export class Spikeshade {
   #trainer;
   #queue = Promise.resolve();
 
-  static get version() {
-    return version();
-  }
+  static version = '0.1.0';
 
   static async load(source, options = {}) {
     const { device = 'auto', prepare = true, signal, wasm, onProgress = () => {} } = options;
@@ -145,7 +143,7 @@ export class Spikeshade {
     if (!(engine instanceof Engine)) throw new TypeError('a model is made by Spikeshade.load');
     this.#engine = engine;
     this.#info = info;
-    this.#configure();
+    this.#configure(engine);
     this.#lost = new Promise((resolve) => {
       engine.untilLost().then((reason) => reason !== undefined && this.#engine && resolve({ reason }));
     });
@@ -192,29 +190,14 @@ export class Spikeshade {
   }
 
   trainer(options = {}) {
-    return this.#run(async (engine) => {
-      await engine.startTraining(JSON.stringify(options));
-      this.#configure();
-      this.#trainer = new Trainer({
-        step: (images, labels, stepOptions = {}) =>
-          this.#run((engine) => {
-            const values = this.#values(engine, images, stepOptions);
-            return engine.trainStep(values, Float64Array.from(labels), stepOptions.learningRate);
-          }),
-        finish: () =>
-          this.#run(async (engine) => {
-            await engine.finishTraining();
-            this.#trainer = undefined;
-            return this;
-          }),
-      });
-      return this.#trainer;
-    });
+    return this.#run((engine) => this.#train(engine, options));
   }
 
-  async trainStep(images, labels, options = {}) {
-    const trainer = this.#trainer ?? (await this.trainer());
-    return trainer.step(images, labels, options);
+  trainStep(images, labels, options) {
+    return this.#run(async (engine) => {
+      if (!this.#trainer) await this.#train(engine, {});
+      return this.#step(engine, images, labels, options);
+    });
   }
 
   save() {
@@ -232,8 +215,28 @@ export class Spikeshade {
     this.free();
   }
 
-  #configure() {
-    this.#config = Object.freeze(JSON.parse(this.#engine.config));
+  #configure(engine) {
+    this.#config = Object.freeze(JSON.parse(engine.config));
+  }
+
+  async #train(engine, options) {
+    await engine.startTraining(JSON.stringify(options));
+    this.#configure(engine);
+    this.#trainer = new Trainer({
+      step: (images, labels, options) => this.#run((engine) => this.#step(engine, images, labels, options)),
+      finish: () => this.#run((engine) => this.#finish(engine)),
+    });
+    return this.#trainer;
+  }
+
+  #step(engine, images, labels, options = {}) {
+    return engine.trainStep(this.#values(engine, images, options), Float64Array.from(labels), options.learningRate);
+  }
+
+  async #finish(engine) {
+    await engine.finishTraining();
+    this.#trainer = undefined;
+    return this;
   }
 
   /** One call at a time, in their order. */
@@ -246,7 +249,7 @@ export class Spikeshade {
   }
 
   /** `[B, C, H, W]` of pictures, or the values as they are. */
-  #values(engine, input, { invert }) {
+  #values(engine, input, { invert } = {}) {
     if (input instanceof Float32Array) return input;
     const pictures = Array.isArray(input) ? input : [input];
     if (pictures.length === 0 || !pictures.every(isPicture)) {

@@ -45,12 +45,6 @@ pub fn on_panic(f: Function) {
     }));
 }
 
-/// The library's version.
-#[wasm_bindgen]
-pub fn version() -> String {
-    env!("CARGO_PKG_VERSION").to_owned()
-}
-
 /// A model on a device, and its training.
 #[wasm_bindgen]
 pub struct Engine {
@@ -304,6 +298,15 @@ impl Engine {
         let updated = self.update().await;
         self.settle(updated).await?;
         self.checkpoint.to_bytes(Dtype::F32).map_err(|e| failed(&e))
+    }
+}
+
+impl Drop for Engine {
+    /// Its device is nobody else's, and a browser would keep it until it collects garbage.
+    fn drop(&mut self) {
+        if let Some(context) = self.context() {
+            context.mark_lost("the model was freed");
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Results as JavaScript objects, and errors as they are thrown.
 
 use js_sys::{Array, Float32Array, Object, Reflect};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::prelude::*;
 
 use crate::Error;
 use crate::gpu::Context;
@@ -82,12 +82,18 @@ pub async fn settled(e: Error, context: Option<&Context>) -> Error {
     if !matches!(e, Error::Gpu(_)) {
         return e;
     }
-    for _ in 0..20 {
+    for _ in 0..10 {
         if let Some(why) = context.lost() {
             return Error::DeviceLost(why);
         }
-        // A turn of the event loop's queue of promises each.
-        let _ = wasm_bindgen_futures::JsFuture::from(js_sys::Promise::resolve(&JsValue::UNDEFINED)).await;
+        let later = js_sys::Promise::new(&mut |resolve, _| set_timeout(&resolve, 10.0));
+        let _ = wasm_bindgen_futures::JsFuture::from(later).await;
     }
     e
+}
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(then: &js_sys::Function, milliseconds: f64);
 }
