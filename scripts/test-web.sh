@@ -32,4 +32,4 @@ if ! cmp -s "$tests/package-lock.json" "$tests/node_modules/.installed"; then
     cp "$tests/package-lock.json" "$tests/node_modules/.installed"
 fi
 SPIKESHADE_ROOT=$PWD SPIKESHADE_SITE=$build/site SPIKESHADE_PROGRAM=$(dirname "$build")/debug/spikeshade \
-    node --test "$tests/package.test.js"
+    node --test --test-concurrency=1 "$tests"/*.test.js

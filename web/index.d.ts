@@ -229,6 +229,8 @@ export class Spikeshade {
   /** Resolves when the GPU device is lost; every call then fails with `device-lost`. */
   readonly lost: Promise<{ reason: string }>;
   adapterInfo(): AdapterInfo;
+  /** What the model is given of pictures: values `[B, C, H, W]`, normalised, which all other calls take too. */
+  input(images: Images, options?: { invert?: boolean }): Promise<Float32Array>;
   classify(input: Images, options?: InputOptions): Promise<Classification>;
   trace(input: Images, options?: InputOptions): Promise<Trace>;
   /** Loss and gradient of every parameter; batch norm with the model's running statistics, or the batch's own. */

@@ -161,6 +161,10 @@ export class Spikeshade {
     return { ...this.#info };
   }
 
+  input(images, options = {}) {
+    return this.#run((engine) => this.#values(engine, images, options));
+  }
+
   classify(input, options = {}) {
     return this.#run(async (engine) => {
       const { classes, ...result } = await engine.classify(this.#values(engine, input, options), options.sequence, options.timesteps);

@@ -90,26 +90,15 @@ const teach = new Teach({
 
 // The network's input.
 
-/** The picture of a drawing as the network sees it. */
-const pictureOf = (strokes, pen) => picture(strokes, { size: page.config.img_size, pen });
-
+/** The network's input for a drawing. */
 function inputOf(strokes, pen) {
-  const { mean = [0], std = [1] } = page.config;
-  return normalised(pictureOf(strokes, pen), mean[0], std[0]);
+  const { img_size: size, mean = [0], std = [1] } = page.config;
+  return normalised(picture(strokes, { size, pen }), mean[0], std[0]);
 }
 
-/** What is on the pad as the library takes it, and the grey picture of it to show. */
+/** What is on the pad: strokes as the network takes them, or an image that the library prepares as it does files. */
 function read() {
-  const size = page.config.img_size;
-  if (!pad.picture && page.config.in_chans === 1) {
-    return { input: inputOf(pad.strokes), seen: { pixels: pictureOf(pad.strokes), size } };
-  }
-  const image = imageOnPad();
-  return { input: image, seen: { pixels: greyOf(image, size), size } };
-}
-
-/** The pad's content as an image: the picture that was dropped, or the strokes in ink on paper. */
-function imageOnPad() {
+  if (!pad.picture && page.config.in_chans === 1) return inputOf(pad.strokes);
   const source = pad.picture ?? $('pad');
   const scale = Math.min(1, 512 / Math.max(source.width, source.height));
   const [width, height] = [source.width, source.height].map((v) => Math.max(1, Math.round(v * scale)));
@@ -121,15 +110,14 @@ function imageOnPad() {
   return context.getImageData(0, 0, width, height);
 }
 
-function greyOf(image, size) {
-  const small = new OffscreenCanvas(size, size).getContext('2d');
-  const full = new OffscreenCanvas(image.width, image.height);
-  full.getContext('2d').putImageData(image, 0, 0);
-  const side = Math.min(image.width, image.height);
-  small.imageSmoothingQuality = 'high';
-  small.drawImage(full, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, size, size);
-  const { data } = small.getImageData(0, 0, size, size);
-  return Float32Array.from({ length: size * size }, (_, i) => (0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]) / 255);
+/** The picture that an input is: values in [0, 1] of each channel, and their mean. */
+function seenIn(input) {
+  const { img_size: size, in_chans, mean = [], std = [] } = page.config;
+  const channels = Array.from({ length: in_chans }, (_, c) =>
+    input.subarray(c * size * size, (c + 1) * size * size).map((v) => v * (std[c] ?? 1) + (mean[c] ?? 0)),
+  );
+  const pixels = channels[0].map((_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / in_chans);
+  return { size, channels, pixels };
 }
 
 // Inference: one at a time, the latest drawing wins, no oftener than the screen shows.
@@ -156,11 +144,10 @@ async function infer() {
   }
   running = true;
   try {
-    const { input, seen } = read();
-    const result = await engine.call('trace', input);
+    const result = await engine.call('trace', read());
     if (engine === page.engine && !pad.empty && !page.loading) {
-      show(result, seen);
-      resting = setTimeout(time, 250, engine, input);
+      show(result);
+      resting = setTimeout(time, 250, engine, result.input);
     }
   } catch (error) {
     rest();
@@ -204,7 +191,8 @@ function amount(n) {
 
 const energy = (pJ) => (pJ >= 1e6 ? `${(pJ / 1e6).toPrecision(3)} µJ` : `${(pJ / 1e3).toPrecision(3)} nJ`);
 
-function show({ logits, layers, attention: maps, operations }, seen) {
+function show({ input, logits, layers, attention: maps, operations }) {
+  const seen = seenIn(input);
   const classes = ranked(logits);
   const [first, second] = classes;
   $('answer').textContent = first.name;
@@ -261,11 +249,14 @@ function showBars(classes) {
   });
 }
 
-function showSeen({ pixels, size }) {
+function showSeen({ size, channels }) {
   const canvas = $('seen');
   if (canvas.width !== size) canvas.width = canvas.height = size;
   const image = new ImageData(size, size);
-  pixels.forEach((p, i) => image.data.fill(255 * p, 4 * i, 4 * i + 3).fill(255, 4 * i + 3, 4 * i + 4));
+  for (let i = 0; i < size * size; i++) {
+    for (let k = 0; k < 3; k++) image.data[4 * i + k] = 255 * channels[k % channels.length][i];
+    image.data[4 * i + 3] = 255;
+  }
   canvas.getContext('2d').putImageData(image, 0, 0);
 }
 
@@ -295,7 +286,8 @@ function showNothing() {
     row.children[1].firstChild.style.setProperty('--p', '0');
     row.children[2].textContent = '–';
   }
-  showSeen({ pixels: new Float32Array($('seen').width ** 2), size: $('seen').width });
+  const size = $('seen').width;
+  showSeen({ size, channels: [new Float32Array(size * size)] });
   raster.clear();
   announce('');
 }

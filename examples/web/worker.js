@@ -51,18 +51,19 @@ const methods = {
   },
 
   /**
-   * What the page shows of a run: of the layers those that spike.
-   * @param {ImageData | Float32Array} input
+   * What the page shows of a run: what the network was given, and of its layers those that spike.
+   * @param {ImageData | Float32Array} picture
    */
-  async trace(input) {
-    const { logits, milliseconds, layers, attention, operations } = await net.trace(input);
+  async trace(picture) {
+    const input = await net.input(picture);
+    const { logits, layers, attention, operations } = await net.trace(input);
     const spiking = layers.filter(({ kind }) => kind !== 'real').map(({ name, kind, shape, ratePerTimestep, data }) => {
       return { name: name.replace(/^s\./, ''), kind, shape, ratePerTimestep, data };
     });
-    return { logits, milliseconds, layers: spiking, attention, operations };
+    return { input, logits, layers: spiking, attention, operations };
   },
 
-  /** Milliseconds that one inference takes. @param {ImageData | Float32Array} input */
+  /** Milliseconds that one inference takes. @param {Float32Array} input */
   time: async (input) => (await net.classify(input)).milliseconds,
 
   /** The likeliest class of each picture of a batch. @param {Float32Array} images */

@@ -10,6 +10,8 @@ import { chromium } from 'playwright-core';
 const here = path.dirname(fileURLToPath(import.meta.url));
 export const repository = process.env.SPIKESHADE_ROOT ?? path.join(here, '../..');
 export const site = process.env.SPIKESHADE_SITE ?? path.join(repository, 'target/web/site');
+/** Where pictures of the page are kept. */
+export const screenshots = path.join(site, '../screenshots');
 export const program = process.env.SPIKESHADE_PROGRAM ?? path.join(repository, 'target/debug/spikeshade');
 export const fixtures = path.join(repository, 'tests/fixtures');
 

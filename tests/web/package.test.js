@@ -146,7 +146,10 @@ test('pictures are prepared and classified as by the command line', async () => 
     const { Spikeshade, builtIn, picture } = await import('/test-page/page.js');
     const model = await Spikeshade.load(builtIn, { device: 'cpu' });
     const pictures = await Promise.all(names.map((name) => picture(`/test-images/${name}`)));
-    return (await model.classify(pictures)).batch.map((classes) => classes.slice(0, 5));
+    const { batch, logits } = await model.classify(pictures);
+    const given = await model.classify(await model.input(pictures));
+    if (!given.logits.every((logit, i) => logit === logits[i])) throw new Error('other logits for what `input` gives');
+    return batch.map((classes) => classes.slice(0, 5));
   }, names);
   const { images } = native('classify', '--device', 'cpu', ...names.map((n) => path.join(repository, 'examples/images', n)));
   images.forEach(({ top }, i) => {
