@@ -79,7 +79,11 @@ const teach = new Teach({
     // What has been learnt survives a lost device.
     page.source = await page.engine.call('save');
   },
-  onerror: (error) => fail(error),
+  async onfailed(error, engine) {
+    // A training that ended halfway leaves another model behind.
+    if (engine === page.engine && !restarting.has(error.code)) await load();
+    await fail(error, engine);
+  },
   onreset: () => load({ source: null, said: 'The built-in model again, as it was.' }),
   ontry() {
     pad.clear();
@@ -390,6 +394,9 @@ async function restart(device) {
 
 // What can go wrong, and what to do.
 
+/** Failures after which the network is started afresh. */
+const restarting = new Set(['device-lost', 'out-of-memory', 'gpu']);
+
 /** Why the network runs on the processor. */
 const REASONS = {
   'no-webgpu': ['Running on the processor.', 'This browser has no WebGPU. Current Chrome, Edge, Firefox and Safari have it.'],
@@ -407,10 +414,10 @@ function onProcessor(reason) {
 /**
  * Says on the page what happened and what to do about it.
  * @param {any} error
- * @param {Engine | null} [engine]  Where it happened.
+ * @param {Engine | null} engine  Where it happened.
  */
-async function fail(error, engine = page.engine) {
-  if (engine !== page.engine) return;
+async function fail(error, engine) {
+  if (engine !== page.engine || error.code === 'closed') return;
   const wanted = page.device;
   switch (error.code) {
     case 'no-webgpu':

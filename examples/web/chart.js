@@ -1,5 +1,8 @@
 /** The lines of a training run: two accuracies from 0 to 1, and the loss below its highest. */
 
+/** The chart is at least so many steps wide. */
+const LEAST_STEPS = 50;
+
 export class Chart {
   #canvas;
   #symbol = [];
@@ -21,15 +24,14 @@ export class Chart {
     this.#draw();
   }
 
-  /** @param {number} at  How far the run has come, 0 to 1. */
-  accuracy(at, symbol, digits) {
-    this.#symbol.push([at, symbol]);
-    this.#digits.push([at, digits]);
+  accuracy(step, symbol, digits) {
+    this.#symbol.push([step, symbol]);
+    this.#digits.push([step, digits]);
     this.#draw();
   }
 
-  loss(at, value) {
-    this.#loss.push([at, value]);
+  loss(step, value) {
+    this.#loss.push([step, value]);
     this.#draw();
   }
 
@@ -47,7 +49,8 @@ export class Chart {
     context.scale(scale, scale);
     const style = getComputedStyle(canvas);
     const [left, right, top, bottom] = [44, width - 8, 10, height - 10];
-    const place = ([x, y]) => [left + x * (right - left), bottom - y * (bottom - top)];
+    const steps = Math.max(LEAST_STEPS, this.#loss.at(-1)?.[0] ?? 0);
+    const place = ([step, part]) => [left + (step / steps) * (right - left), bottom - part * (bottom - top)];
 
     context.font = `11px ${style.fontFamily}`;
     context.textAlign = 'right';

@@ -11,7 +11,7 @@ import { drawDigits } from './digits.js';
 import { random, varied } from './strokes.js';
 
 /** A training run. It ends early once the new symbol and the digits are both known. */
-export const RUN = { steps: 120, batch: 32, newShare: 0.25, learningRate: 1e-3, evaluateEvery: 10, known: 0.97 };
+export const RUN = { steps: 120, batch: 32, newShare: 0.25, learningRate: 1e-3, evaluateEvery: 5, known: 0.97 };
 
 /** What accuracy is measured on. */
 export const HELD_OUT = { digits: 100, variations: 30, seed: 20_000 };

@@ -34,9 +34,7 @@ export class Engine extends EventTarget {
     };
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const failure = { code: 'network', message: event.message || 'the network program did not load' };
-      for (const { reject } of this.#calls.values()) reject(new EngineError(failure));
-      this.#calls.clear();
+      this.#fail({ code: 'network', message: event.message || 'the network program did not load' });
     };
   }
 
@@ -54,9 +52,15 @@ export class Engine extends EventTarget {
     });
   }
 
-  /** Ends the worker; calls that are still open never return. */
+  /** Ends the worker; calls that are still open fail. */
   close() {
     this.#worker.terminate();
+    this.#fail({ code: 'closed', message: 'the network was started afresh' });
+  }
+
+  /** @param {Failure} failure */
+  #fail(failure) {
+    for (const { reject } of this.#calls.values()) reject(new EngineError(failure));
     this.#calls.clear();
   }
 }

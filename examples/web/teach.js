@@ -22,6 +22,8 @@ export class Teach {
   /** Symbols that the network has been taught since it was loaded. @type {Lesson[]} */
   #taught = [];
   #training = false;
+  /** Whether the examples are of a symbol that has been taught. */
+  #learned = false;
   /** How the last training ended, until something else is begun. */
   #result = '';
   #stopped = false;
@@ -37,7 +39,7 @@ export class Teach {
    * @param {(strokes: Stroke[], pen?: number) => Float32Array} page.input  The network's input for a drawing.
    * @param {(busy: boolean) => void} page.onbusy
    * @param {(described: any) => void} page.ontaught
-   * @param {(error: Error) => void} page.onerror
+   * @param {(error: Error, engine: import('./engine.js').Engine) => Promise<void>} page.onfailed
    * @param {() => void} page.onreset
    * @param {() => void} page.ontry
    * @param {(text: string) => void} page.say
@@ -52,7 +54,12 @@ export class Teach {
     const ui = this.#ui;
     this.#pad.addEventListener('change', () => this.#update());
     this.#pad.addEventListener('say', (event) => page.say(event.detail));
-    ui.symbol.addEventListener('input', () => this.#changed());
+    ui.symbol.addEventListener('input', () => {
+      // The examples of a symbol that has been taught are not those of another.
+      if (this.#learned) this.#examples = [];
+      this.#learned = false;
+      this.#changed();
+    });
     ui.add.addEventListener('click', () => this.#add());
     ui['example-clear'].addEventListener('click', () => this.#pad.clear());
     ui.train.addEventListener('click', () => this.#train());
@@ -75,6 +82,7 @@ export class Teach {
   /** Called when another model, or the original, has been loaded. */
   forget() {
     this.#taught = [];
+    this.#learned = false;
     this.#result = '';
     this.#stopped = true;
     this.#chart.clear();
@@ -153,6 +161,8 @@ export class Teach {
     ui.symbol.disabled = this.#training;
     ui.train.disabled = this.#training || missing !== '';
     ui.stop.disabled = !this.#training || this.#stopped;
+    ui.try.classList.toggle('strong', this.#result !== '');
+    ui.train.classList.toggle('strong', this.#result === '');
     for (const id of ['try', 'save', 'reset']) ui[id].disabled = this.#training || !taught;
     const name = ui.symbol.value.trim();
     const exists = this.#page.config()?.class_names?.includes(name);
@@ -161,9 +171,10 @@ export class Teach {
   }
 
   async #train() {
-    const { engine, config, onbusy, ontaught, onerror } = this.#page;
+    const { config, onbusy, ontaught, onfailed } = this.#page;
+    const engine = this.#page.engine();
     const name = this.#ui.symbol.value.trim();
-    const lesson = { name, examples: this.#examples };
+    const lesson = { name, examples: [...this.#examples] };
     const names = config().class_names;
     const known = names.includes(name);
     const lessons = [...this.#taught.filter((each) => each.name !== name), lesson];
@@ -176,38 +187,39 @@ export class Teach {
     onbusy(true);
     let described = null;
     try {
-      described = await engine().call('startTraining', { learningRate: RUN.learningRate, addClasses: known ? [] : [name] });
+      described = await engine.call('startTraining', { learningRate: RUN.learningRate, addClasses: known ? [] : [name] });
       const classes = described.config.class_names;
       const course = new Course(lessons, classes, (strokes, pen) => this.#page.input(strokes, pen));
-      const before = await this.#measure(course);
+      const before = await this.#measure(course, engine);
       this.#point(0, before, null);
       let now = before;
       let step = 0;
       while (step < RUN.steps && !this.#stopped) {
         const { images, labels } = course.next();
-        const { loss } = await engine().call('step', images, labels);
+        const { loss } = await engine.call('step', images, labels);
         step++;
         this.#said(`Step ${step} of at most ${RUN.steps}`);
         this.#ui['train-progress'].style.setProperty('--p', String(step / RUN.steps));
-        this.#chart.loss(step / RUN.steps, loss);
+        this.#chart.loss(step, loss);
         this.#ui['loss-now'].textContent = loss.toFixed(2);
         if (step % RUN.evaluateEvery === 0 || step === RUN.steps || this.#stopped) {
-          now = await this.#measure(course);
-          this.#point(step / RUN.steps, now, loss);
+          now = await this.#measure(course, engine);
+          this.#point(step, now, loss);
           if (now.symbol >= RUN.known && now.digits >= Math.min(RUN.known, before.digits)) break;
         }
       }
-      await engine().call('finishTraining');
+      await engine.call('finishTraining');
       this.#taught = lessons;
+      this.#learned = true;
       const of = (part, n) => `${Math.round(part * n)} of ${n}`;
       const verb = now.symbol >= 0.8 ? 'It knows' : this.#stopped ? 'Stopped. It hardly knows' : 'It hardly knows';
       this.#result =
         `${verb} “${name}”: ${of(now.symbol, HELD_OUT.variations)} new variations right, ` +
-        `and ${of(now.digits, HELD_OUT.digits)} digits (${of(before.digits, HELD_OUT.digits)} before). ${step} steps.`;
+        `and ${of(now.digits, HELD_OUT.digits)} digits (${Math.round(before.digits * HELD_OUT.digits)} before). ${step} steps.`;
       this.#ui['train-progress'].style.setProperty('--p', '1');
     } catch (error) {
-      this.#result = 'Training ended with an error; the network is as it was before.';
-      onerror(error);
+      this.#result = 'Training ended before its time; the network is as it was.';
+      await onfailed(error, engine);
     } finally {
       this.#training = false;
       this.#showExamples();
@@ -222,16 +234,16 @@ export class Teach {
   }
 
   /** The parts of held-out digits and of held-out variations that the network reads right. */
-  async #measure(course) {
+  async #measure(course, engine) {
     const right = async ({ images, labels }) => {
-      const answers = await this.#page.engine().call('predict', images);
+      const answers = await engine.call('predict', images);
       return answers.filter((answer, i) => answer === labels[i]).length / labels.length;
     };
     return { digits: await right(course.heldOutDigits), symbol: await right(course.heldOutSymbol) };
   }
 
-  #point(at, { digits, symbol }, loss) {
-    this.#chart.accuracy(at, symbol, digits);
+  #point(step, { digits, symbol }, loss) {
+    this.#chart.accuracy(step, symbol, digits);
     this.#ui['new-now'].textContent = `${Math.round(100 * symbol)} %`;
     this.#ui['digits-now'].textContent = `${Math.round(100 * digits)} %`;
     const lossText = loss === null ? '' : `, loss ${loss.toFixed(2)}`;
@@ -239,8 +251,9 @@ export class Teach {
   }
 
   async #save() {
+    const engine = this.#page.engine();
     try {
-      const bytes = await this.#page.engine().call('save');
+      const bytes = await engine.call('save');
       const name = this.#taught.map((lesson) => lesson.name.replace(/[^\p{L}\p{N}]+/gu, '-')).join('-') || 'model';
       const link = document.createElement('a');
       link.href = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
@@ -248,7 +261,7 @@ export class Teach {
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     } catch (error) {
-      this.#page.onerror(error);
+      this.#page.onfailed(error, engine);
     }
   }
 }

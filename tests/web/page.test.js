@@ -407,7 +407,7 @@ describe('teaching', () => {
       await shot(page, 'desktop-light-teaching');
       await page.waitForFunction(() => !document.getElementById('save').disabled, null, { timeout: 600_000 });
       const said = await text(page, '#train-said');
-      const [, symbols, digits, before] = said.match(/^It knows “triangle”: (\d+) of 30 .* (\d+) of 100 digits, (\d+) before/) ?? assert.fail(said);
+      const [, symbols, digits, before] = said.match(/^It knows “triangle”: (\d+) of 30 .* (\d+) of 100 digits \((\d+) before\)/) ?? assert.fail(said);
       assert.ok(symbols >= 27, said);
       assert.ok(digits >= 95 && before >= 95, said);
       await shot(page, 'desktop-light-taught');
@@ -539,6 +539,40 @@ describe('when something is missing or fails', () => {
         await page.click('#clear');
         await draw(page, '#pad', DIGITS[0]);
         assert.equal(await answer(page), '0');
+      },
+      { query: '?device=gpu&still' },
+    ));
+
+  test('a device lost during training ends it, and the network is as it was', () =>
+    visit(
+      async (page) => {
+        await loaded(page, 'webgpu');
+        const [worker] = page.workers();
+        await worker.evaluate(() => {
+          const make = GPUDevice.prototype.createBuffer;
+          GPUDevice.prototype.createBuffer = function (...args) {
+            self.lastDevice = this;
+            return make.apply(this, args);
+          };
+        });
+        await page.fill('#symbol', 'tick');
+        for (let i = 0; i < 5; i++) {
+          await draw(page, '#example-pad', jittered([[[0.2, 0.5], [0.4, 0.8], [0.85, 0.2]]], i));
+          await page.click('#add');
+        }
+        await page.click('#train');
+        for (let lost = false; !lost; ) {
+          await page.waitForTimeout(300);
+          lost = await worker.evaluate(() => (self.lastDevice?.destroy(), self.lastDevice !== undefined));
+        }
+        await page.waitForFunction(() => /^Training ended before its time/.test(document.getElementById('train-said').textContent));
+        assert.equal(await text(page, '#notice-title'), 'The GPU was lost.');
+        await loaded(page, 'cpu');
+        assert.equal(await page.locator('#bars li').count(), 10);
+        await page.evaluate(() => scrollTo(0, 0));
+        await draw(page, '#pad', DIGITS[6]);
+        assert.equal(await answer(page), '6');
+        assert.ok(await page.locator('#train').isEnabled());
       },
       { query: '?device=gpu&still' },
     ));
