@@ -31,5 +31,7 @@ if ! cmp -s "$tests/package-lock.json" "$tests/node_modules/.installed"; then
     (cd "$tests" && npm ci --silent --no-audit --no-fund --ignore-scripts)
     cp "$tests/package-lock.json" "$tests/node_modules/.installed"
 fi
-SPIKESHADE_ROOT=$PWD SPIKESHADE_SITE=$build/site SPIKESHADE_PROGRAM=$(dirname "$build")/debug/spikeshade \
-    node --test --test-concurrency=1 "$tests"/*.test.js
+export SPIKESHADE_ROOT=$PWD SPIKESHADE_SITE=$build/site SPIKESHADE_PROGRAM=$(dirname "$build")/debug/spikeshade
+# One after the other: some of them watch the clock.
+for file in strokes package page; do node --test "$tests/$file.test.js"; done
+say "screenshots of the page are in $build/screenshots"

@@ -566,6 +566,7 @@ describe('when something is missing or fails', () => {
           lost = await worker.evaluate(() => (self.lastDevice?.destroy(), self.lastDevice !== undefined));
         }
         await page.waitForFunction(() => /^Training ended before its time/.test(document.getElementById('train-said').textContent));
+        await page.waitForSelector('#notice:not([hidden])');
         assert.equal(await text(page, '#notice-title'), 'The GPU was lost.');
         await loaded(page, 'cpu');
         assert.equal(await page.locator('#bars li').count(), 10);

@@ -1,12 +1,20 @@
 // What the demo page makes of strokes, without a browser.
 
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
+// A browser takes the page's files for modules because the page says so, Node because of a package.json beside them.
 const root = process.env.SPIKESHADE_ROOT ?? path.join(path.dirname(fileURLToPath(import.meta.url)), '../..');
-const from = (name) => import(pathToFileURL(path.join(root, 'examples/web', name)));
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'spikeshade-strokes-'));
+after(() => fs.rmSync(folder, { recursive: true }));
+fs.writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }');
+for (const name of ['strokes.js', 'digits.js', 'course.js']) fs.copyFileSync(path.join(root, 'examples/web', name), path.join(folder, name));
+
+const from = (name) => import(pathToFileURL(path.join(folder, name)));
 const { bounds, mapPoints, picture, random, varied } = await from('strokes.js');
 const { drawDigit, drawDigits } = await from('digits.js');
 const { Course, HELD_OUT, RUN, knowsDigits } = await from('course.js');
