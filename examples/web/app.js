@@ -200,7 +200,7 @@ function show({ input, logits, layers, attention: maps, operations }) {
   const classes = ranked(logits);
   const [first, second] = classes;
   $('answer').textContent = first.name;
-  $('answer').classList.toggle('word', first.name.length > 1);
+  $('answer').parentElement.classList.toggle('word', first.name.length > 1);
   $('sure').textContent = percent(first.probability);
   $('second').textContent = second && second.probability >= 0.001 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
   showBars(classes);
@@ -282,7 +282,7 @@ function showCost({ additions, macs, denseMacs, energy: { spiking_pJ, dense_pJ }
 
 function showNothing() {
   $('answer').textContent = '–';
-  $('answer').classList.remove('word');
+  $('answer').parentElement.classList.remove('word');
   $('sure').textContent = 'Draw something';
   $('second').textContent = '\u00a0';
   for (const row of $('bars').children) {

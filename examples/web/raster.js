@@ -72,7 +72,7 @@ export class Raster {
 
   /**
    * @param {HTMLElement} root
-   * @param {{play: HTMLButtonElement, step: HTMLInputElement, now: HTMLOutputElement, together: HTMLButtonElement,
+   * @param {{play: HTMLButtonElement, step: HTMLInputElement, now: HTMLElement, together: HTMLButtonElement,
    *   glimpse: HTMLCanvasElement, said: HTMLElement}} ui  `glimpse` shows the first layer, `said` which timestep.
    */
   constructor(root, ui) {

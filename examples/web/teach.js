@@ -184,6 +184,7 @@ export class Teach {
     this.#update();
     this.#chart.clear();
     this.#said('Preparing the network for training…');
+    this.#page.say('Training');
     onbusy(true);
     let described = null;
     try {
@@ -225,6 +226,7 @@ export class Teach {
       this.#showExamples();
       this.#update();
       onbusy(false);
+      this.#page.say(this.#result);
     }
     if (described && this.#taught.includes(lesson)) ontaught(described);
   }
@@ -247,7 +249,9 @@ export class Teach {
     this.#ui['new-now'].textContent = `${Math.round(100 * symbol)} %`;
     this.#ui['digits-now'].textContent = `${Math.round(100 * digits)} %`;
     const lossText = loss === null ? '' : `, loss ${loss.toFixed(2)}`;
-    this.#chart.describe(`New symbol ${Math.round(100 * symbol)} % right, digits ${Math.round(100 * digits)} %${lossText}`);
+    const text = `new symbol ${Math.round(100 * symbol)} % right, digits ${Math.round(100 * digits)} %${lossText}`;
+    this.#chart.describe(text);
+    this.#page.say(`Step ${step}: ${text}`);
   }
 
   async #save() {

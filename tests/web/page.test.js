@@ -611,6 +611,19 @@ describe('when something is missing or fails', () => {
       { setup: (page) => page.route('**/*.wasm', (route) => route.fulfill({ status: 503, body: '' })), expected: /503|wasm/i },
     ));
 
+  test('a page whose own files do not load says so', () =>
+    visit(
+      async (page) => {
+        await page.waitForSelector('#notice:not([hidden])');
+        assert.equal(await text(page, '#notice-title'), 'The page could not start.');
+        await page.unroute('**/pad.js');
+        await page.click('#notice-action');
+        await loaded(page);
+        assert.ok(await page.locator('#notice').isHidden());
+      },
+      { setup: (page) => page.route('**/pad.js', (route) => route.fulfill({ status: 404, body: '' })), expected: /404|pad\.js/ },
+    ));
+
   test('files: pictures are read, others are refused in words', () =>
     visit(async (page) => {
       await loaded(page);
