@@ -83,13 +83,15 @@ cp "$build/spikeshade.wasm" "$package/spikeshade_wasm_bg.wasm"
 
 say "what a page loads, in bytes:"
 total=0
-for file in spikeshade_wasm_bg.wasm spikeshade_wasm.js index.js mnist-2-64.safetensors; do
-    raw=$(stat -c %s "$package/$file")
-    zipped=$(gzip -9 <"$package/$file" | wc -c)
+page=()
+for file in "$site"/*.html "$site"/*.css "$site"/*.js; do if [ -f "$file" ]; then page+=("${file##*/}"); fi; done
+for file in spikeshade/{spikeshade_wasm_bg.wasm,spikeshade_wasm.js,index.js,mnist-2-64.safetensors} "${page[@]}"; do
+    raw=$(stat -c %s "$site/$file")
+    zipped=$(gzip -9 <"$site/$file" | wc -c)
     total=$((total + zipped))
-    printf '  %-28s %9d, gzipped %8d\n' "$file" "$raw" "$zipped"
+    printf '  %-36s %9d, gzipped %8d\n' "$file" "$raw" "$zipped"
 done
-printf '  %-28s %9s  gzipped %8d of %d\n' together '' "$total" "$budget"
+printf '  %-36s %9s  gzipped %8d of %d\n' together '' "$total" "$budget"
 if [ "$total" -gt "$budget" ]; then
     say "that is more than the budget; look at what grew" >&2
     exit 1

@@ -175,8 +175,12 @@ describe('drawing', () => {
       await answer(page);
       const picture = (selector) => page.locator(selector).evaluate((canvas) => canvas.toDataURL());
       const numbers = () => page.locator('#bars .number').allTextContents();
-      const before = { glimpse: await picture('#glimpse'), head: await picture('#heads canvas >> nth=3'), numbers: await numbers() };
+      const before = { glimpse: await picture('#glimpse'), numbers: await numbers() };
+      // Maps are painted when they come into sight.
+      await scrolledTo(page, 'attention');
+      before.head = await picture('#heads canvas >> nth=3');
       await page.click('#clear');
+      await page.locator('#pad').scrollIntoViewIfNeeded();
       // In the middle of a stroke, with the button down.
       const box = await page.locator('#pad').boundingBox();
       const points = DIGITS[0][0].map(([x, y]) => [box.x + x * box.width, box.y + y * box.height]);
@@ -187,12 +191,14 @@ describe('drawing', () => {
       await page.mouse.up();
       await answer(page);
       assert.notEqual(await picture('#glimpse'), before.glimpse);
-      assert.notEqual(await picture('#heads canvas >> nth=3'), before.head);
       const percents = await numbers();
       assert.equal(percents.length, 10);
       assert.notDeepEqual(percents, before.numbers);
       assert.ok(Math.abs(percents.reduce((sum, p) => sum + parseFloat(p), 0) - 100) < 0.6, percents.join(' '));
 
+      await scrolledTo(page, 'attention');
+      assert.notEqual(await picture('#heads canvas >> nth=3'), before.head);
+      assert.match(await page.locator('#heads canvas >> nth=3').getAttribute('aria-label'), /^Block 2, head 2: strongest in the /);
       await scrolledTo(page, 'spikes');
       assert.equal(await page.locator('.layer').count(), 17);
       assert.match(await text(page, '#fired'), /^[\d,]+ spikes from 87,808 neurons in 4 timesteps: [\d.]+ % fire\.$/);
@@ -328,6 +334,11 @@ describe('with the keyboard and a screen reader', () => {
       async (page) => {
         await loaded(page);
         assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+        for (const width of [320, 600, 768, 1000, 1100]) {
+          await page.setViewportSize({ width, height: 740 });
+          assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
+        }
+        await page.setViewportSize({ width: 360, height: 740 });
         const small = await page.evaluate(() =>
           [...document.querySelectorAll('button, .button, input[type="text"], input[type="range"]')]
             .filter((each) => each.offsetParent && !each.closest('#samples'))
@@ -337,7 +348,7 @@ describe('with the keyboard and a screen reader', () => {
         );
         assert.deepEqual(small, []);
       },
-      { context: { ...PHONE, viewport: { width: 360, height: 740 } } },
+      { context: { ...PHONE, isMobile: false, viewport: { width: 360, height: 740 } } },
     ));
 
   test('who wants no motion gets none, who does can stop it', async () => {

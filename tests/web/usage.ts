@@ -11,7 +11,8 @@ export async function use(canvas: HTMLCanvasElement, signal: AbortSignal): Promi
   const picture = canvas.getContext('2d')!.getImageData(0, 0, 28, 28);
   const { classes, logits, firingRate }: Classification = await model.classify(picture, { invert: true });
   const first: [string, number, number] = [classes[0]!.name, logits[0]!, firingRate];
-  const trace = await model.trace([picture, picture], { timesteps: 8 });
+  const given: Float32Array = await model.input([picture, picture], { invert: false });
+  const trace = await model.trace(given, { timesteps: 8 });
   for (const { kind, data, shape, ratePerTimestep } of trace.layers) {
     const values: Float32Array | Int8Array = data;
     console.log(first, kind === 'real' ? values.length : ratePerTimestep?.[0], shape[4]);
