@@ -358,7 +358,7 @@ async function move(engine) {
   $('device-name').textContent = 'Processor, preparing the GPU';
   try {
     const described = await engine.call('move', page.device);
-    if (engine !== page.engine) return;
+    if (engine !== page.engine || !described) return;
     adopt(described);
     if (described.adapter.kind === 'cpu') onProcessor('gpu' in navigator ? 'no-adapter' : 'no-webgpu');
     else request();
@@ -483,11 +483,25 @@ function hideNotice() {
 
 // Files: pictures and models, chosen or dropped.
 
+/** Whether no other model can be loaded, which is said. */
+function training() {
+  if (page.busy) {
+    notice({
+      title: 'The network is training.',
+      text: 'Stop it first; another model can be loaded then.',
+      action: 'Stop training',
+      run: () => $('stop').click(),
+    });
+  }
+  return page.busy;
+}
+
 /** @param {File} file */
 async function take(file) {
   untouched = false;
   document.documentElement.dataset.state = 'busy';
   if (/\.safetensors$/i.test(file.name)) {
+    if (training()) return;
     await load({ source: new Uint8Array(await file.arrayBuffer()), said: `${file.name}, read from this machine.` });
     return;
   }
@@ -519,7 +533,7 @@ addEventListener('drop', (event) => {
   const [file] = event.dataTransfer.files;
   if (file) take(file);
 });
-$('built-in').addEventListener('click', () => load({ source: null, said: 'Built-in model: mnist-2-64.' }));
+$('built-in').addEventListener('click', () => training() || load({ source: null, said: 'Built-in model: mnist-2-64.' }));
 
 // The pad and its buttons.
 

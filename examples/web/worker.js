@@ -34,7 +34,8 @@ const methods = {
   },
 
   /**
-   * Moves the model to the GPU. It goes on answering from where it is while the GPU gets ready.
+   * Moves the model to the GPU. It goes on answering from where it is while the GPU gets ready. Null where another model has
+   * taken its place meanwhile.
    * @param {'auto' | 'gpu'} device
    */
   async move(device) {
@@ -42,12 +43,10 @@ const methods = {
     const gpu = net.save().then((bytes) => Spikeshade.load(bytes, { device }));
     moving = gpu.catch(() => {});
     const next = await gpu;
-    if (net !== before || next.adapterInfo().kind === 'cpu') {
-      const { notice } = next.adapterInfo();
-      next.free();
-      return { ...describe(), notice };
-    }
-    return take(next);
+    const superseded = net !== before;
+    if (!superseded && next.adapterInfo().kind === 'webgpu') return take(next);
+    next.free();
+    return superseded ? null : describe();
   },
 
   /**

@@ -473,7 +473,10 @@ describe('teaching', () => {
       }
       await page.click('#train');
       await page.waitForFunction(() => /^Step 2 /.test(document.getElementById('train-said').textContent));
-      await page.click('#stop');
+      await page.setInputFiles('#file', path.join(repository, 'models/cifar10-2-128.safetensors'));
+      await page.waitForSelector('#notice:not([hidden])');
+      assert.equal(await text(page, '#notice-title'), 'The network is training.');
+      await page.click('#notice-action');
       await page.waitForFunction(() => /^Stopped/.test(document.getElementById('train-said').textContent));
       await page.click('#reset');
       await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 10);
