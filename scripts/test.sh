@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: formatting, lints, docs, every test on both software drivers.
-# Installs what is missing (scripts/setup-test-drivers.sh).
+# Everything that must hold before a change lands: formatting, lints, docs, every test on both software drivers, and the browser
+# package in headless Chromium. Installs what is missing (scripts/setup-test-drivers.sh, scripts/build-web.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,3 +17,4 @@ step cargo clippy --locked --all-targets -- -D warnings
 step cargo clippy --locked --no-default-features --lib -- -D warnings
 RUSTDOCFLAGS="-D warnings" step cargo doc --locked --no-deps
 step cargo test --locked --no-fail-fast
+step bash scripts/test-web.sh

@@ -242,6 +242,33 @@ impl Checkpoint {
         tensor_file::encode(encoded, &metadata)
     }
 
+    /// The same model with further classes after its own, whose logits it keeps: `names` are theirs. Classes without names get
+    /// their numbers for it. A new class begins as the mean of the others, and so ahead of none that is recognised.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the head is not there, [`Error::Config`] for more classes than there can be.
+    pub fn with_more_classes(mut self, names: &[String]) -> Result<Checkpoint> {
+        let (old, wide) = (self.config.num_classes, self.config.embed_dim);
+        let all = self.config.class_names.take().unwrap_or_else(|| (0..old).map(|i| i.to_string()).collect());
+        let config = Config {
+            num_classes: old + names.len(),
+            class_names: Some(all.into_iter().chain(names.iter().cloned()).collect()),
+            ..self.config
+        };
+        config.validate()?;
+        for (name, row) in [("head.weight", wide), ("head.bias", 1)] {
+            let missing = || Error::Checkpoint(format!("the checkpoint has no `{name}` of {old} classes"));
+            let tensor = self.tensors.get_mut(name).filter(|t| t.data.len() == old * row).ok_or_else(missing)?;
+            let mean: Vec<f32> = (0..row)
+                .map(|i| tensor.data[i..].iter().step_by(row).map(|&w| f64::from(w)).sum::<f64>() / old as f64)
+                .map(|w| w as f32)
+                .collect();
+            (0..names.len()).for_each(|_| tensor.data.extend(&mean));
+            tensor.shape[0] = config.num_classes;
+        }
+        Ok(Checkpoint { config, ..self })
+    }
+
     /// Whether a tensor of this name belongs to the state of a training run that its last checkpoint also holds.
     pub fn is_training_state(name: &str) -> bool {
         name.starts_with("optimizer.") || name.starts_with("ema.")

@@ -39,7 +39,10 @@ pub enum Error {
     /// A caller's argument (an input's shape, a batch size, a name) is unusable.
     #[error("{0}")]
     Input(String),
-    /// No adapter, a refused device, a limit too small, an allocation or a validation that failed.
+    /// What is asked for takes more memory than the machine or the device has.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// No adapter, a refused device, a limit too small, or a validation that failed.
     #[error("{0}")]
     Gpu(String),
     /// A training run that cannot go on: a loss that is not finite, or a network that does not fire.

@@ -1,10 +1,11 @@
 //! Spiking transformers in compute shaders.
 pub mod aligned;
+pub mod attention_map;
 pub mod checkpoint;
 #[cfg(all(feature = "cli", not(target_arch = "wasm32")))]
 pub mod cli;
 pub mod config;
-#[cfg(feature = "data")]
+#[cfg(feature = "pictures")]
 pub mod data;
 pub mod error;
 #[cfg(all(feature = "data", not(target_arch = "wasm32")))]
@@ -16,6 +17,7 @@ pub mod init;
 pub mod kernels;
 pub mod layers;
 pub mod model;
+pub mod operations;
 pub mod outputs;
 pub mod profile;
 pub mod program;
@@ -25,6 +27,8 @@ pub mod session;
 pub mod tensor;
 pub mod tensor_file;
 pub mod train;
+#[cfg(all(feature = "web", target_arch = "wasm32"))]
+pub mod web;
 pub mod weights;
 
 pub use error::{Error, Result};

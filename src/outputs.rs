@@ -70,6 +70,21 @@ impl LayerCount {
     }
 }
 
+/// The classes of one image's logits, the most likely first; equal ones in their order.
+pub fn ranked(logits: &[f32]) -> Vec<usize> {
+    let mut classes: Vec<usize> = (0..logits.len()).collect();
+    classes.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    classes
+}
+
+/// The softmax of one image's logits.
+pub fn probabilities(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f64> = logits.iter().map(|&x| libm::exp((x - most).into())).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|w| w / sum).collect()
+}
+
 /// Everything a run gives back.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {
@@ -159,4 +174,14 @@ fn join(mut windows: Vec<OutputTensor>, name: &str) -> OutputTensor {
         }
     }
     OutputTensor { name: name.to_owned(), shape, values: Values::Real(joined) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks() {
+        assert_eq!(ranked(&[0.0, 2.0, -1.0, 2.0]), [1, 3, 0, 2]);
+    }
 }

@@ -282,7 +282,7 @@ impl Session {
             let bytes = memory.total() + input_bytes(self.model.config(), InputShape { batch, ..whole });
             Vec::<u8>::new().try_reserve_exact(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(|_| {
                 let gib = bytes as f64 / (1u64 << 30) as f64;
-                Error::Input(format!(
+                Error::OutOfMemory(format!(
                     "a batch of {batch} at `img_size` {img_size} and `T` {steps} takes {gib:.2} GiB of memory, more than there \
                      is; use a smaller batch, `img_size` or `T`"
                 ))

@@ -268,6 +268,42 @@ fn light_paper_is_inverted_for_digit_models_only() {
 }
 
 #[test]
+fn a_digit_model_with_further_classes_is_one_still() {
+    let digits = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let preparation =
+        |names: &[&str]| Preparation::new(&config(28, 1, names.len(), Some(names)), Invert::Auto).unwrap();
+    let mut drawing = GrayImage::from_pixel(60, 90, Luma([250]));
+    (20..70).for_each(|y| (28..34).for_each(|x| drawing.put_pixel(x, y, Luma([10]))));
+    let picture = Picture::decode(&encode(drawing, ImageFormat::Png), "drawing").unwrap();
+    let known = preparation(&digits).prepare(&picture);
+    assert_eq!(preparation(&[&digits[..], &["star"]].concat()).prepare(&picture), known);
+    // Ten others are no digits.
+    assert_ne!(preparation(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]).prepare(&picture), known);
+}
+
+#[test]
+fn a_canvas_gives_the_picture_that_its_file_gives() {
+    let rgba = |i: usize| -> [u8; 4] {
+        let v = (i * 37 % 256) as u8;
+        [v, v.wrapping_mul(3), 255 - v, if i.is_multiple_of(3) { v } else { 255 }]
+    };
+    let pixels: Vec<u8> = (0..30).flat_map(rgba).collect();
+    let file = image::RgbaImage::from_raw(6, 5, pixels.clone()).unwrap();
+    let decoded = Picture::decode(&encode(file, ImageFormat::Png), "file").unwrap();
+    assert_eq!(Picture::from_rgba(6, 5, pixels.clone()).unwrap(), decoded);
+    // A grey file's canvas is as bright.
+    let grey = GrayImage::from_fn(7, 3, |x, y| Luma([(x * 30 + y * 11) as u8]));
+    let canvas: Vec<u8> = grey.as_raw().iter().flat_map(|&v| [v, v, v, 255]).collect();
+    let file = Picture::decode(&encode(grey, ImageFormat::Png), "file").unwrap();
+    let canvas = Picture::from_rgba(7, 3, canvas).unwrap();
+    let preparation = prep(7, 1, 5);
+    assert_eq!(preparation.prepare(&canvas), preparation.prepare(&file));
+    for (width, height) in [(6, 4), (0, 5), (usize::MAX, 2)] {
+        error(Picture::from_rgba(width, height, pixels.clone()), "120 bytes");
+    }
+}
+
+#[test]
 fn a_drawn_digit_fills_the_box_and_is_centred_by_mass() {
     // An L of ink in a corner of a large sheet; faint unevenness in the paper.
     let sheet = |ground: u8, ink: u8| {

@@ -8,7 +8,7 @@ use spikeshade::checkpoint::Checkpoint;
 use spikeshade::config::Config;
 use spikeshade::gpu::Limits;
 use spikeshade::init::{smooth_images, untrained};
-use spikeshade::session::Device;
+use spikeshade::session::{Device, Input};
 use spikeshade::train::plan::{Images, Optimizer, Schedule, Settings, StepResult, TrainingPlan};
 use spikeshade::train::recipe::Recipe;
 use spikeshade::train::{adamw::AdamW, gradients};
@@ -289,5 +289,67 @@ fn every_preset_fits_a_usual_gpu() {
         let gib = memory.plan.total() as f64 / (1u64 << 30) as f64;
         println!("{name}: {gib:.2} GiB");
         assert!(gib < 24.0, "{name} takes {gib:.2} GiB");
+    }
+}
+
+/// A step with frozen statistics goes along the gradient that [`gradients`] computes with them, and leaves them as they are.
+#[test]
+fn frozen_statistics_stay_and_their_gradient_is_followed() {
+    let config = config();
+    let mut checkpoint = untrained(&config, 7).unwrap();
+    // Statistics that are not those of any batch.
+    for (name, tensor) in &mut checkpoint.tensors {
+        if name.ends_with("running_var") {
+            tensor.data.iter_mut().enumerate().for_each(|(i, v)| *v = 0.2 + 0.01 * (i % 7) as f32);
+        }
+    }
+    let (side, channels) = (config.img_size, config.in_chans);
+    let data = smooth_images(3, BATCH, channels, side);
+    let labels: Vec<i64> = (0..BATCH as i64).collect();
+    let input = Input { batch: BATCH, timesteps: None, data: data.clone() };
+    let area = side * side;
+    let pixels: Vec<f32> = data
+        .chunks_exact(channels * area)
+        .flat_map(|image| (0..area).flat_map(move |p| image[p..].iter().step_by(area).copied()))
+        .collect();
+    let mut targets = vec![0.0; BATCH * config.num_classes];
+    labels.iter().enumerate().for_each(|(i, &l)| targets[i * config.num_classes + l as usize] = 1.0);
+    let sgd = Optimizer::Sgd { momentum: 0.0, nesterov: false };
+    let frozen = Settings { optimizer: sgd, clip_norm: 0.0, ema: false, frozen: true, ..settings() };
+    for device in common::devices() {
+        let of = gradients(&device, &checkpoint, &input, &labels, Default::default());
+        let expected = pollster::block_on(of).unwrap();
+        let mut plan = pollster::block_on(TrainingPlan::new(&device, checkpoint.clone(), frozen)).unwrap();
+        let images = [Images { pixels: &pixels, targets: &targets }];
+        let schedule = Schedule { step: 1, lr: 0.5, weight_decay: 0.0, ema_decay: 0.0 };
+        let result = pollster::block_on(plan.step(&images, schedule)).unwrap();
+        assert!((result.loss - expected.loss).abs() <= 1e-6 * expected.loss, "{}", device.name());
+        let after = weights(&mut plan);
+        let mut moved = 0;
+        for (name, tensor) in &after.tensors {
+            let before = &checkpoint.tensors[name].data;
+            if name.contains("running_") {
+                assert_eq!(&tensor.data, before, "{name} on {}", device.name());
+                continue;
+            }
+            // A bias ahead of batch norm is not learned.
+            if name.ends_with("_conv.bias") {
+                continue;
+            }
+            let gradient = &expected.gradients[name].data;
+            for ((after, before), g) in tensor.data.iter().zip(before).zip(gradient) {
+                let step = before - 0.5 * g;
+                assert!(
+                    (after - step).abs() <= 1e-5 * step.abs().max(1.0),
+                    "{name}: {after}, {step} on {}",
+                    device.name()
+                );
+                moved += usize::from(after != before);
+            }
+        }
+        assert!(moved > 1000, "{moved} on {}", device.name());
+        // The same plan again: the second step reads the weights of the first.
+        let second = pollster::block_on(plan.step(&images, Schedule { step: 2, ..schedule })).unwrap();
+        assert_ne!(second.loss, result.loss);
     }
 }

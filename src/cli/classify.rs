@@ -11,12 +11,13 @@ use clap::{Args, ValueEnum};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Common, RunArgs, StrictArgs, class_name, complain, count, message, print, print_json, ranked};
+use super::{Common, RunArgs, StrictArgs, class_name, complain, count, message, print, print_json};
 use crate::checkpoint::Checkpoint;
 use crate::data::{Invert, Picture, Preparation};
 use crate::error::escaped;
 use crate::layers::Options;
 use crate::model::Model;
+use crate::outputs::{probabilities, ranked};
 use crate::session::{Device, Input, Session};
 
 /// How many classes are shown.
@@ -210,10 +211,8 @@ fn summary(images: usize, device: &Device, seconds: f64, rate: f64) -> String {
 
 /// The likeliest classes with their names and probabilities.
 fn top(model: &Model, logits: &[f32]) -> Vec<(usize, String, f64)> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |x: f32| f64::from(x - most).exp();
-    let sum: f64 = logits.iter().map(|&x| weight(x)).sum();
-    ranked(logits).into_iter().take(SHOWN).map(|c| (c, class_name(model, c), weight(logits[c]) / sum)).collect()
+    let probabilities = probabilities(logits);
+    ranked(logits).into_iter().take(SHOWN).map(|c| (c, class_name(model, c), probabilities[c])).collect()
 }
 
 /// A picture file, or those of a folder in the order of their names.

@@ -434,13 +434,6 @@ fn class_name(model: &Model, class: usize) -> String {
     names.and_then(|n| n.get(class)).map_or_else(|| format!("class {class}"), |name| clip(name))
 }
 
-/// The classes of one image's logits, the most likely first; equal ones in their order.
-fn ranked(logits: &[f32]) -> Vec<usize> {
-    let mut classes: Vec<usize> = (0..logits.len()).collect();
-    classes.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-    classes
-}
-
 /// A count of bytes for a person.
 fn human_bytes(n: u64) -> String {
     let mut scaled = n as f64;
@@ -509,10 +502,5 @@ mod tests {
         assert!(long.starts_with("xxx") && long.ends_with("xxx; do this"), "{long}");
         assert_eq!(tidy(&"é".repeat(400)), "é".repeat(400));
         assert_eq!(tidy(&"x\n".repeat(100)).lines().count(), MOST_LINES + 1);
-    }
-
-    #[test]
-    fn ranks() {
-        assert_eq!(ranked(&[0.0, 2.0, -1.0, 2.0]), [1, 3, 0, 2]);
     }
 }

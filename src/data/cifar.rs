@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{MAX_SET_BYTES, Raw, Split, open_maybe_gz, read_error};
+use super::dataset::{MAX_SET_BYTES, Raw, Split, open_maybe_gz, read_error};
 use crate::{Error, Result};
 
 /// Bytes of a picture: 32×32, the planes of red, green and blue one after the other.

@@ -5,8 +5,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::picture::MAX_BYTES;
-use super::{Split, open_regular, read_error};
+use super::dataset::{Split, open_regular, read_error};
+use super::decode::MAX_BYTES;
 use crate::error::clip;
 use crate::{Error, Result};
 

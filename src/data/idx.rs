@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{MAX_SET_BYTES, Raw, Split, open_maybe_gz, read_error};
+use super::dataset::{MAX_SET_BYTES, Raw, Split, open_maybe_gz, read_error};
 use crate::{Error, Result};
 
 /// The images file of a split in a folder, and the labels file if it is there too.

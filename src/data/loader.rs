@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use super::augment::{Augmentation, Canvas, targets};
+use super::dataset::{Dataset, Store};
 use super::picture::Picture;
 use super::random::Random;
-use super::{Dataset, Store};
 use crate::{Error, Result};
 
 /// What a generator is for, the last word of its seed.

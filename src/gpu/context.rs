@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::measure::Measurement;
+use super::oneshot::{Sender, oneshot};
 use super::pipelines::Pipelines;
 use super::{Adapters, Capabilities, ForGpus, Limits, Opening, Variants};
 use crate::recording::Constant;
@@ -21,10 +22,28 @@ pub struct Context {
     timestamps: bool,
     capabilities: Capabilities,
     measurement: Option<Measurement>,
-    lost: Arc<Mutex<Option<String>>>,
+    lost: Arc<Mutex<Lost>>,
     allocated: Arc<AtomicU64>,
     pub(super) pipelines: Pipelines,
     constants: Mutex<HashMap<usize, Uploaded>>,
+}
+
+/// Whether the device is lost, and who waits for that.
+#[derive(Default)]
+struct Lost {
+    why: Option<String>,
+    waiting: Vec<Sender<String>>,
+}
+
+impl Lost {
+    fn declare(lost: &Mutex<Lost>, why: String) {
+        let waiting = {
+            let mut lost = lock(lost);
+            lost.why = Some(why.clone());
+            std::mem::take(&mut lost.waiting)
+        };
+        waiting.into_iter().for_each(|sender| sender.send(why.clone()));
+    }
 }
 
 /// A parameter and its buffer, which goes when the last model that has the parameter goes.
@@ -105,12 +124,13 @@ impl Context {
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| {
             Error::Gpu(format!("{name} refused a device ({e}); choose another with `--device`, or `--device cpu`"))
         })?;
-        let lost = Arc::new(Mutex::new(None));
+        let lost = Arc::new(Mutex::new(Lost::default()));
         device.set_device_lost_callback({
             let lost = lost.clone();
             move |reason, message| {
-                if reason != wgpu::DeviceLostReason::Destroyed {
-                    *lock(&lost) = Some(if message.is_empty() { format!("{reason:?}") } else { message });
+                // Natively that is the context's own end; a browser's page can destroy a device that others use.
+                if cfg!(target_arch = "wasm32") || reason != wgpu::DeviceLostReason::Destroyed {
+                    Lost::declare(&lost, if message.is_empty() { format!("{reason:?}") } else { message });
                 }
             }
         });
@@ -180,12 +200,23 @@ impl Context {
 
     /// Why the device was lost, if it was.
     pub fn lost(&self) -> Option<String> {
-        lock(&self.lost).clone()
+        lock(&self.lost).why.clone()
+    }
+
+    /// Waits until the device is lost, and says why; an error if the context goes first.
+    pub fn until_lost(&self) -> impl Future<Output = Result<String>> + use<> {
+        let (sender, receiver) = oneshot();
+        let mut lost = lock(&self.lost);
+        match lost.why.clone() {
+            Some(why) => sender.send(why),
+            None => lost.waiting.push(sender),
+        }
+        receiver
     }
 
     /// Declares the device lost, as a driver would; every later call answers [`Error::DeviceLost`].
     pub fn mark_lost(&self, why: &str) {
-        *lock(&self.lost) = Some(why.to_owned());
+        Lost::declare(&self.lost, why.to_owned());
         self.device.destroy();
     }
 
@@ -214,7 +245,7 @@ impl Context {
             self.check()?;
             match errors.into_iter().next() {
                 None => Ok(value),
-                Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Gpu(format!(
+                Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::OutOfMemory(format!(
                     "{what}: {} is out of memory; use a smaller batch, or `--device cpu`",
                     self.name
                 ))),

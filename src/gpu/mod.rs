@@ -8,6 +8,7 @@ mod cache;
 pub mod context;
 pub mod measure;
 pub mod memory;
+mod oneshot;
 mod pipelines;
 pub mod plan;
 

@@ -97,14 +97,25 @@ impl Context {
 
     #[cfg(target_arch = "wasm32")]
     async fn compile_all<R>(&self, new: &[&(&str, Dispatch)], meanwhile: impl FnOnce() -> R) -> (Result<()>, R) {
+        use std::future::{Future, poll_fn};
+        use std::task::Poll;
+
         let value = meanwhile();
-        for (layer, dispatch) in new {
-            // One scope each: the browser reports an invalid shader only through its scope, and silently goes on.
-            if let Err(e) = self.compile(layer, dispatch).await {
-                return (Err(e), value);
+        // All of them are handed to the browser before any is waited for. One scope each: it reports an invalid shader only
+        // through its scope, and silently goes on.
+        let mut compiling: Vec<_> = new.iter().map(|(layer, d)| Some(Box::pin(self.compile(layer, d)))).collect();
+        let mut failed = None;
+        poll_fn(|cx| {
+            for slot in &mut compiling {
+                if let Some(Poll::Ready(done)) = slot.as_mut().map(|f| f.as_mut().poll(cx)) {
+                    *slot = None;
+                    failed = failed.take().or(done.err());
+                }
             }
-        }
-        (Ok(()), value)
+            if compiling.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        (failed.map_or(Ok(()), Err), value)
     }
 
     #[cfg(not(target_arch = "wasm32"))]

@@ -1,7 +1,11 @@
 //! Runs a recording on the host, op by op, with the twins.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+#[cfg(not(target_arch = "wasm32"))]
+use std::time::Instant;
+#[cfg(target_arch = "wasm32")]
+use web_time::Instant;
 
 use super::{HostMemory, HostTensors, Real, no_memory, parallel};
 use crate::Result;
@@ -30,7 +34,7 @@ impl<F: Real> Executor<F> {
     /// Takes a recording, to run it in `F`, and the memory for that.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::Error::Input) if there is not as much memory.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if there is not as much memory.
     pub fn in_precision(mut recording: Recording) -> Result<Self> {
         parallel::start();
         let last_uses = recording.last_uses();

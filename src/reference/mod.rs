@@ -419,7 +419,7 @@ impl<F: Real> HostMemory<F> {
 /// Says that there is not as much memory as a plan takes.
 pub(crate) fn no_memory(bytes: u64) -> Error {
     let gib = bytes as f64 / (1u64 << 30) as f64;
-    Error::Input(format!("{gib:.2} GiB of memory are more than there is; use a smaller batch, `img_size` or `T`"))
+    Error::OutOfMemory(format!("{gib:.2} GiB of memory are more than there is; use a smaller batch, `img_size` or `T`"))
 }
 
 impl<F: Real> HostTensors<'_, F> {

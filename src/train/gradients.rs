@@ -18,7 +18,8 @@ use crate::tensor::Element;
 use crate::{Error, Result};
 
 /// Which mean and variance batch norm normalises with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Statistics {
     /// The checkpoint's running ones, frozen.
     #[default]

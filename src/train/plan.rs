@@ -105,6 +105,9 @@ pub struct Settings {
     pub order: Option<Order>,
     /// Keep only packed spikes and residual membranes between blocks for backward.
     pub recompute: bool,
+    /// Normalise with the checkpoint's running statistics, which stay as they are, instead of each batch's own: for batches of
+    /// a few images.
+    pub frozen: bool,
 }
 
 /// What changes from step to step.
@@ -240,7 +243,7 @@ impl TrainingPlan {
             let had = usize::try_from(bytes).is_ok_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
             if !had {
                 let gib = bytes as f64 / (1u64 << 30) as f64;
-                return Err(Error::Input(format!(
+                return Err(Error::OutOfMemory(format!(
                     "training on {} pictures at once takes {gib:.1} GiB, more than there is; use a smaller `micro_batch`",
                     settings.batch
                 )));
@@ -447,7 +450,7 @@ fn reserve(config: &Config, settings: Settings) -> Result<()> {
         return Ok(());
     }
     let gib = bytes as f64 / (1u64 << 30) as f64;
-    Err(Error::Input(format!(
+    Err(Error::OutOfMemory(format!(
         "to train a model of {elements} parameters takes {gib:.1} GiB for these alone, more than there is; choose a smaller one"
     )))
 }
@@ -578,7 +581,7 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
     }
 
     let options = Options {
-        statistics: Statistics::Batch,
+        statistics: if settings.frozen { Statistics::Running } else { Statistics::Batch },
         order: settings.order,
         recompute: settings.recompute,
         count: true,

@@ -222,6 +222,7 @@ impl Recipe {
             micro_batches,
             order,
             recompute: self.recompute,
+            frozen: false,
         }
     }
 

@@ -169,6 +169,10 @@ impl Trainer {
                 "{why}; in training, a `micro_batch` below {} makes a step of several smaller batches",
                 settings.batch
             )),
+            Error::OutOfMemory(why) if settings.batch > 1 => Error::OutOfMemory(format!(
+                "{why}; in training, a `micro_batch` below {} makes a step of several smaller batches",
+                settings.batch
+            )),
             e => e,
         })?;
         if let Some(state) = &state {

@@ -18,13 +18,14 @@ use clap::builder::RangedU64ValueParser;
 use serde_json::{Value, json};
 
 use super::init::preset;
-use super::{Common, RunArgs, StrictArgs, complain, count, grouped, message, print, print_json, ranked};
+use super::{Common, RunArgs, StrictArgs, complain, count, grouped, message, print, print_json};
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::clip;
 use crate::init::{init, smooth_images};
 use crate::layers::Options;
 use crate::model::Model;
+use crate::outputs::ranked;
 use crate::profile::{Ceilings, OpTime};
 use crate::session::{Device, Input, Session};
 use breakdown::{Breakdown, By};

@@ -1,0 +1,583 @@
+/**
+ * The page: what is drawn goes to the network, what the network does is shown.
+ *
+ * `?device=cpu` or `?device=gpu` chooses where it runs; `?still` draws no digit by itself at the start.
+ */
+
+import { Attention } from './attention.js';
+import { drawDigit } from './digits.js';
+import { Engine } from './engine.js';
+import { Pad } from './pad.js';
+import { Raster } from './raster.js';
+import { normalised, picture } from './strokes.js';
+import { Teach } from './teach.js';
+
+/** @param {string} id */
+const $ = (id) => document.getElementById(id);
+const options = new URLSearchParams(location.search);
+const still = matchMedia('(prefers-reduced-motion: reduce)');
+
+/** What the built-in model looks like, so that the page has its final shape before it is loaded. */
+const BUILT_IN = {
+  classes: '0123456789'.split(''),
+  blocks: 2,
+  heads: 2,
+  layers: [
+    ['patch_embed.proj_lif', 8, 28],
+    ['patch_embed.proj_lif1', 16, 28],
+    ['patch_embed.proj_lif2', 32, 14],
+    ['patch_embed.proj_lif3', 64, 7],
+    ...[0, 1].flatMap((block) => [
+      [`block.${block}.attn.shortcut_lif`, 64, 7],
+      [`block.${block}.attn.q_lif`, 64, 7],
+      [`block.${block}.attn.v_lif`, 64, 7],
+      [`block.${block}.attn.attn_lif`, 64, 7],
+      [`block.${block}.mlp.fc1_lif`, 64, 7],
+      [`block.${block}.mlp.fc2_lif`, 256, 7],
+    ]),
+    ['head_lif', 64, 7],
+  ].map(([name, channels, side]) => ({ name, kind: 'spikes', shape: [4, 1, channels, side, side] })),
+};
+
+/** Classes are all shown, in their order, up to this many; of more, the likeliest ten. */
+const MOST_BARS = 16;
+
+const page = {
+  /** @type {Engine | null} */
+  engine: null,
+  /** @type {any} */
+  config: null,
+  /** The model's bytes, or null for the built-in one. @type {Uint8Array | null} */
+  source: null,
+  device: options.get('device') ?? 'auto',
+  busy: false,
+  loading: false,
+};
+
+const pad = new Pad($('pad'));
+const raster = new Raster($('strips'), {
+  play: $('play'),
+  step: $('step'),
+  now: $('step-now'),
+  together: $('together'),
+  glimpse: $('glimpse'),
+  said: $('glimpse-said'),
+});
+const attention = new Attention($('heads'));
+const teach = new Teach({
+  engine: () => page.engine,
+  config: () => page.config,
+  input: (strokes, pen) => inputOf(strokes, pen),
+  say,
+  onbusy(busy) {
+    page.busy = busy;
+    if (!busy) request();
+  },
+  async ontaught(described) {
+    adopt(described);
+    request();
+    // What has been learnt survives a lost device.
+    page.source = await page.engine.call('save');
+  },
+  async onfailed(error, engine) {
+    // A training that ended halfway leaves another model behind.
+    if (engine === page.engine && !restarting.has(error.code)) await load();
+    await fail(error, engine);
+  },
+  onreset: () => load({ source: null, said: 'The built-in model again, as it was.' }),
+  ontry() {
+    pad.clear();
+    $('draw').scrollIntoView({ behavior: still.matches ? 'instant' : 'smooth' });
+    $('pad').focus({ preventScroll: true });
+  },
+});
+
+// The network's input.
+
+/** The network's input for a drawing. */
+function inputOf(strokes, pen) {
+  const { img_size: size, mean = [0], std = [1] } = page.config;
+  return normalised(picture(strokes, { size, pen }), mean[0], std[0]);
+}
+
+/** What is on the pad: strokes as the network takes them, or an image that the library prepares as it does files. */
+function read() {
+  if (!pad.picture && page.config.in_chans === 1) return inputOf(pad.strokes);
+  const source = pad.picture ?? $('pad');
+  const scale = Math.min(1, 512 / Math.max(source.width, source.height));
+  const [width, height] = [source.width, source.height].map((v) => Math.max(1, Math.round(v * scale)));
+  const context = new OffscreenCanvas(width, height).getContext('2d');
+  context.fillStyle = getComputedStyle($('pad')).backgroundColor;
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(source, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height);
+}
+
+/** The picture that an input is: values in [0, 1] of each channel, and their mean. */
+function seenIn(input) {
+  const { img_size: size, in_chans, mean = [], std = [] } = page.config;
+  const channels = Array.from({ length: in_chans }, (_, c) =>
+    input.subarray(c * size * size, (c + 1) * size * size).map((v) => v * (std[c] ?? 1) + (mean[c] ?? 0)),
+  );
+  const pixels = channels[0].map((_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / in_chans);
+  return { size, channels, pixels };
+}
+
+// Inference: one at a time, the latest drawing wins, no oftener than the screen shows.
+
+let wanted = false;
+let running = false;
+let resting = 0;
+
+function request() {
+  wanted = true;
+  document.documentElement.dataset.state = 'busy';
+  if (!running) requestAnimationFrame(infer);
+}
+
+async function infer() {
+  const { engine } = page;
+  if (running || !wanted || !engine || !page.config || page.busy || page.loading) return;
+  wanted = false;
+  clearTimeout(resting);
+  if (pad.empty) {
+    showNothing();
+    rest();
+    return;
+  }
+  running = true;
+  try {
+    const result = await engine.call('trace', read());
+    if (engine === page.engine && !pad.empty && !page.loading) {
+      show(result);
+      resting = setTimeout(time, 250, engine, result.input);
+    }
+  } catch (error) {
+    rest();
+    fail(error, engine);
+  } finally {
+    if (engine === page.engine) running = false;
+    if (wanted) requestAnimationFrame(infer);
+  }
+}
+
+/** Times inference by itself, once the hand rests: reading every spike out takes longer than computing it. */
+async function time(engine, input) {
+  if (running || page.busy || page.loading || engine !== page.engine) return;
+  try {
+    const times = [];
+    for (let i = 0; i < 3 && !wanted; i++) times.push(await engine.call('time', input));
+    if (times.length < 3) return;
+    $('timing').textContent = `${shortly(Math.min(...times))} for one inference, ${page.where}`;
+    rest();
+  } catch (error) {
+    fail(error, engine);
+  }
+}
+
+/** What is shown is of what is drawn, and nothing more will come. */
+function rest() {
+  document.documentElement.dataset.state = 'rest';
+}
+
+const shortly = (milliseconds) => `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
+
+// What is shown.
+
+const number = new Intl.NumberFormat('en');
+const percent = (p) => (p > 0.9995 && p < 1 ? '> 99.9 %' : `${(100 * p).toFixed(1)} %`);
+
+function amount(n) {
+  if (n >= 1e6) return `${(n / 1e6).toPrecision(3)} million`;
+  return number.format(Math.round(n));
+}
+
+const energy = (pJ) => (pJ >= 1e6 ? `${(pJ / 1e6).toPrecision(3)} µJ` : `${(pJ / 1e3).toPrecision(3)} nJ`);
+
+function show({ input, logits, layers, attention: maps, operations }) {
+  const seen = seenIn(input);
+  const classes = ranked(logits);
+  const [first, second] = classes;
+  $('answer').textContent = first.name;
+  $('answer').parentElement.classList.toggle('word', first.name.length > 1);
+  $('sure').textContent = percent(first.probability);
+  $('second').textContent = second && second.probability >= 0.001 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
+  showBars(classes);
+  showSeen(seen);
+  raster.show(layers);
+  attention.show(maps, seen);
+  showCost(operations, layers);
+  announce(`${first.name}, ${percent(first.probability)}`);
+}
+
+function ranked(logits) {
+  const highest = Math.max(...logits);
+  const parts = Array.from(logits, (v) => Math.exp(v - highest));
+  const sum = parts.reduce((a, b) => a + b);
+  const names = classNames();
+  return parts.map((v, index) => ({ index, name: names[index], probability: v / sum })).sort((a, b) => b.probability - a.probability);
+}
+
+const classNames = () => page.config.class_names ?? Array.from({ length: page.config.num_classes }, (_, i) => String(i));
+
+function makeBars(names) {
+  const rows = names.slice(0, names.length > MOST_BARS ? 10 : MOST_BARS);
+  $('bars').classList.toggle('wide', rows.some((name) => name.length > 2));
+  $('bars').replaceChildren(
+    ...rows.map((name) => {
+      const row = document.createElement('li');
+      for (const part of ['name', 'track', 'number']) {
+        const span = document.createElement('span');
+        span.className = part;
+        row.append(span);
+      }
+      row.children[1].append(document.createElement('i'));
+      row.children[0].textContent = name;
+      row.children[0].title = name;
+      row.children[2].textContent = '–';
+      return row;
+    }),
+  );
+}
+
+function showBars(classes) {
+  const rows = $('bars').children;
+  const inOrder = classes.length > MOST_BARS ? classes.slice(0, 10) : [...classes].sort((a, b) => a.index - b.index);
+  inOrder.forEach(({ index, name, probability }, i) => {
+    const row = rows[i];
+    row.children[0].textContent = name;
+    row.children[1].firstChild.style.setProperty('--p', probability.toFixed(4));
+    row.children[2].textContent = `${(100 * probability).toFixed(1)} %`;
+    row.classList.toggle('best', index === classes[0].index);
+  });
+}
+
+function showSeen({ size, channels }) {
+  const canvas = $('seen');
+  if (canvas.width !== size) canvas.width = canvas.height = size;
+  const image = new ImageData(size, size);
+  for (let i = 0; i < size * size; i++) {
+    for (let k = 0; k < 3; k++) image.data[4 * i + k] = 255 * channels[k % channels.length][i];
+    image.data[4 * i + 3] = 255;
+  }
+  canvas.getContext('2d').putImageData(image, 0, 0);
+}
+
+function showCost({ additions, macs, denseMacs, energy: { spiking_pJ, dense_pJ } }, layers) {
+  $('additions').textContent = amount(additions);
+  $('macs').textContent = amount(macs);
+  $('dense').textContent = amount(denseMacs);
+  $('energy-spiking-number').textContent = energy(spiking_pJ);
+  $('energy-dense-number').textContent = energy(dense_pJ);
+  $('energy-spiking').style.setProperty('--p', Math.min(1, spiking_pJ / dense_pJ).toFixed(4));
+  $('energy-dense').style.setProperty('--p', '1');
+  const times = dense_pJ / spiking_pJ;
+  $('saving').textContent = times >= 1.05 ? `${times.toPrecision(2)} times less energy for arithmetic, by this estimate.` : 'No less energy than the dense network, by this estimate.';
+  const neurons = layers.reduce((n, { shape: [, , c, h, w] }) => n + c * h * w, 0);
+  const spikes = layers.reduce((n, { shape: [, , c, h, w], ratePerTimestep: r }) => n + c * h * w * r.reduce((a, b) => a + b), 0);
+  const steps = layers[0].shape[0];
+  $('fired').textContent = `${number.format(Math.round(spikes))} spikes from ${number.format(neurons)} neurons in ${steps} timesteps: ${((100 * spikes) / (neurons * steps)).toFixed(1)} % fire.`;
+}
+
+function showNothing() {
+  $('answer').textContent = '–';
+  $('answer').parentElement.classList.remove('word');
+  $('sure').textContent = 'Draw something';
+  $('second').textContent = '\u00a0';
+  for (const row of $('bars').children) {
+    row.classList.remove('best');
+    row.children[1].firstChild.style.setProperty('--p', '0');
+    row.children[2].textContent = '–';
+  }
+  const size = $('seen').width;
+  showSeen({ size, channels: [new Float32Array(size * size)] });
+  raster.clear();
+  announce('');
+}
+
+let announcing = 0;
+
+/** Tells screen readers the prediction, once the hand rests. */
+function announce(text) {
+  clearTimeout(announcing);
+  announcing = setTimeout(() => say(text), 700);
+}
+
+function say(text) {
+  $('announce').textContent = text;
+}
+
+// The model and the device.
+
+/** Takes over what the worker says of the model and of where it runs. */
+function adopt({ config, adapter }) {
+  const names = JSON.stringify(page.config?.class_names);
+  page.config = config;
+  page.where = adapter.kind === 'cpu' ? 'on the processor' : `on ${adapter.name}`;
+  $('device-name').textContent = adapter.kind === 'cpu' ? 'Processor' : `WebGPU${adapter.software ? ', software' : ''}`;
+  $('device').dataset.kind = adapter.kind;
+  $('device').title = page.where;
+  if (JSON.stringify(config.class_names) !== names) makeBars(classNames());
+  attention.prepare(config.depth, config.num_heads);
+  teach.refresh();
+}
+
+/**
+ * Loads a model: onto the processor, which is there at once, and from there to the GPU.
+ * @param {object} [how]
+ * @param {Uint8Array | null} [how.source]  A model file's bytes; null is the built-in one.
+ * @param {string} [how.said]  What to say of the model when it is there.
+ */
+async function load({ source = page.source, said } = {}) {
+  page.loading = true;
+  page.engine ??= start();
+  const engine = page.engine;
+  try {
+    const described = await engine.call('load', source);
+    page.source = source;
+    page.loading = false;
+    adopt(described);
+    if (said) {
+      teach.forget();
+      $('model-said').textContent = said;
+      $('built-in').disabled = source === null;
+    }
+    if (pad.empty) showNothing();
+    request();
+    if (page.device !== 'cpu') await move(engine);
+  } catch (error) {
+    page.loading = false;
+    fail(error, engine);
+    request();
+  }
+}
+
+/** Moves the model to the GPU, or says why it stays on the processor. */
+async function move(engine) {
+  $('device-name').textContent = 'Processor, preparing the GPU';
+  try {
+    const described = await engine.call('move', page.device);
+    if (engine !== page.engine || !described) return;
+    adopt(described);
+    if (described.adapter.kind === 'cpu') onProcessor('gpu' in navigator ? 'no-adapter' : 'no-webgpu');
+    else request();
+  } catch (error) {
+    if (engine !== page.engine) return;
+    adopt({ config: page.config, adapter: { kind: 'cpu' } });
+    fail(error, engine);
+  }
+}
+
+function start() {
+  const engine = new Engine();
+  engine.addEventListener('progress', ({ detail: { loaded, total, stage } }) => {
+    if (page.config || stage !== 'model') return;
+    const part = total ? ` ${Math.round((100 * loaded) / total)} %` : '';
+    $('sure').textContent = `Loading the network${part}`;
+  });
+  engine.addEventListener('lost', ({ detail: { reason } }) => {
+    fail(Object.assign(new Error(reason), { code: 'device-lost' }), engine);
+  });
+  return engine;
+}
+
+/** A new worker, as the old one may be past help. */
+async function restart(device) {
+  page.engine?.close();
+  page.engine = null;
+  running = false;
+  page.busy = false;
+  page.device = device;
+  await load();
+}
+
+// What can go wrong, and what to do.
+
+/** Failures after which the network is started afresh. */
+const restarting = new Set(['device-lost', 'out-of-memory', 'gpu']);
+
+/** Why the network runs on the processor. */
+const REASONS = {
+  'no-webgpu': ['Running on the processor.', 'This browser has no WebGPU. Current Chrome, Edge, Firefox and Safari have it.'],
+  'no-adapter': ['Running on the processor.', 'The browser offers no hardware GPU. Its settings may have acceleration turned off.'],
+  'device-lost': ['The GPU was lost.', 'Its driver was reset, or the machine slept. The network goes on, on the processor.'],
+  'out-of-memory': ['The GPU is out of memory.', 'Close what else uses it. The network goes on, on the processor.'],
+  gpu: ['The GPU refused the network.', 'It goes on, on the processor. A newer browser or driver may help.'],
+};
+
+function onProcessor(reason) {
+  const [title, text] = REASONS[reason];
+  notice({ title, text, action: 'Try the GPU again', run: () => restart(page.device === 'cpu' ? 'auto' : page.device) });
+}
+
+/**
+ * Says on the page what happened and what to do about it.
+ * @param {any} error
+ * @param {Engine | null} engine  Where it happened.
+ */
+async function fail(error, engine) {
+  if (engine !== page.engine || error.code === 'closed') return;
+  const wanted = page.device;
+  switch (error.code) {
+    case 'no-webgpu':
+      onProcessor('gpu' in navigator ? 'no-adapter' : 'no-webgpu');
+      break;
+    case 'device-lost':
+    case 'out-of-memory':
+    case 'gpu':
+      await restart('cpu');
+      page.device = wanted;
+      onProcessor(error.code);
+      break;
+    case 'bad-model':
+      notice({
+        title: 'This is no model that the page can run.',
+        text: `${sentence(error.message.replace(/^the model: /, 'the file '))} The model you had is still here.`,
+        action: 'Choose another file',
+        run: () => $('file').click(),
+      });
+      break;
+    case 'bad-input':
+      notice({ title: 'The network cannot read this.', text: sentence(error.message), action: 'Clear the pad', run: () => pad.clear() });
+      break;
+    case 'network':
+      notice({
+        title: 'A part of the page did not load.',
+        text: 'The connection failed, or a file is missing where this page is kept.',
+        action: 'Try again',
+        run: () => restart(wanted),
+      });
+      break;
+    default:
+      notice({
+        title: 'Something went wrong in the network.',
+        text: `${sentence(error.message)} Trying again starts it afresh.`,
+        action: 'Try again',
+        run: () => restart(wanted),
+      });
+  }
+}
+
+function sentence(text) {
+  const trimmed = String(text ?? '').trim();
+  if (!trimmed) return '';
+  const first = trimmed[0].toUpperCase() + trimmed.slice(1);
+  return /[.!?]$/.test(first) ? first : `${first}.`;
+}
+
+function notice({ title, text, action, run }) {
+  $('notice-title').textContent = title;
+  $('notice-text').textContent = text;
+  $('notice-action').textContent = action;
+  $('notice-action').onclick = () => {
+    hideNotice();
+    run();
+  };
+  $('notice').hidden = false;
+}
+
+function hideNotice() {
+  $('notice').hidden = true;
+}
+
+// Files: pictures and models, chosen or dropped.
+
+/** Whether no other model can be loaded, which is said. */
+function training() {
+  if (page.busy) {
+    notice({
+      title: 'The network is training.',
+      text: 'Stop it first; another model can be loaded then.',
+      action: 'Stop training',
+      run: () => $('stop').click(),
+    });
+  }
+  return page.busy;
+}
+
+/** @param {File} file */
+async function take(file) {
+  untouched = false;
+  document.documentElement.dataset.state = 'busy';
+  if (/\.safetensors$/i.test(file.name)) {
+    if (training()) return;
+    await load({ source: new Uint8Array(await file.arrayBuffer()), said: `${file.name}, read from this machine.` });
+    return;
+  }
+  try {
+    pad.show(await createImageBitmap(file));
+  } catch {
+    rest();
+    notice({
+      title: `“${file.name}” is neither a picture nor a model.`,
+      text: 'The page takes pictures that the browser can show (PNG, JPEG, WebP, …) and models in .safetensors files.',
+      action: 'Choose another file',
+      run: () => $('file').click(),
+    });
+  }
+}
+
+$('file').addEventListener('change', async () => {
+  const [file] = $('file').files;
+  if (file) await take(file);
+  $('file').value = '';
+});
+addEventListener('dragover', (event) => {
+  event.preventDefault();
+  document.documentElement.classList.add('dropping');
+});
+for (const end of ['dragleave', 'drop']) addEventListener(end, () => document.documentElement.classList.remove('dropping'));
+addEventListener('drop', (event) => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file) take(file);
+});
+$('built-in').addEventListener('click', () => training() || load({ source: null, said: 'Built-in model: mnist-2-64.' }));
+
+// The pad and its buttons.
+
+/** Whether what is on the pad was drawn by the page itself at the start. */
+let untouched = false;
+
+pad.addEventListener('start', () => {
+  if (untouched) pad.strokes = [];
+  untouched = false;
+});
+pad.addEventListener('change', () => {
+  $('undo').disabled = $('clear').disabled = pad.empty;
+  $('pad-hint').hidden = !pad.empty;
+  request();
+});
+pad.addEventListener('say', (event) => say(event.detail));
+$('undo').addEventListener('click', () => pad.undo());
+$('clear').addEventListener('click', () => pad.clear());
+
+let seed = 0;
+for (let digit = 0; digit < 10; digit++) {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.textContent = String(digit);
+  button.setAttribute('aria-label', `Draw a ${digit}`);
+  button.addEventListener('click', () => {
+    untouched = false;
+    pad.play(drawDigit(digit, seed++));
+  });
+  $('samples').append(button);
+}
+
+for (const image of ['dragstart', 'selectstart']) $('pad').addEventListener(image, (event) => event.preventDefault());
+$('notice-close').addEventListener('click', hideNotice);
+
+document.documentElement.dataset.started = 'yes';
+makeBars(BUILT_IN.classes);
+raster.prepare(BUILT_IN.layers);
+attention.prepare(BUILT_IN.blocks, BUILT_IN.heads);
+if (!options.has('still')) {
+  untouched = true;
+  pad.play(drawDigit(3, 0));
+}
+load().then(() => {
+  if (!still.matches && !options.has('still')) raster.play();
+});
+navigator.serviceWorker?.register('sw.js').catch(() => { /* Then the page needs its host again. */ });

@@ -1,0 +1,287 @@
+/**
+ * Teaching the network a new symbol, from a handful of drawings, without its forgetting the digits.
+ *
+ * course.js says what is trained on and what is measured on; this is the part of the page that does it.
+ *
+ * @typedef {import('./strokes.js').Stroke} Stroke
+ * @typedef {import('./course.js').Lesson} Lesson
+ */
+
+import { Chart } from './chart.js';
+import { Course, HELD_OUT, RUN, knowsDigits } from './course.js';
+import { Pad, trace } from './pad.js';
+import { bounds, mapPoints } from './strokes.js';
+
+/** How many examples are asked for, and how many there may be. */
+const ENOUGH = 5;
+const MOST = 10;
+
+export class Teach {
+  /** @type {Stroke[][]} */
+  #examples = [];
+  /** Symbols that the network has been taught since it was loaded. @type {Lesson[]} */
+  #taught = [];
+  #training = false;
+  /** Whether the examples are of a symbol that has been taught. */
+  #learned = false;
+  /** How the last training ended, until something else is begun. */
+  #result = '';
+  #stopped = false;
+  #page;
+  #ui;
+  #pad;
+  #chart;
+
+  /**
+   * @param {object} page  What the page offers.
+   * @param {() => import('./engine.js').Engine | null} page.engine
+   * @param {() => any} page.config  The model's configuration, or null while there is none.
+   * @param {(strokes: Stroke[], pen?: number) => Float32Array} page.input  The network's input for a drawing.
+   * @param {(busy: boolean) => void} page.onbusy
+   * @param {(described: any) => void} page.ontaught
+   * @param {(error: Error, engine: import('./engine.js').Engine) => Promise<void>} page.onfailed
+   * @param {() => void} page.onreset
+   * @param {() => void} page.ontry
+   * @param {(text: string) => void} page.say
+   */
+  constructor(page) {
+    this.#page = page;
+    const ids = ['symbol', 'symbol-said', 'add', 'example-clear', 'thumbs', 'train', 'stop', 'train-said', 'train-progress', 'try', 'save', 'reset', 'new-now', 'digits-now', 'loss-now'];
+    this.#ui = Object.fromEntries(ids.map((id) => [id, document.getElementById(id)]));
+    this.#pad = new Pad(document.getElementById('example-pad'));
+    this.#chart = new Chart(document.getElementById('chart'));
+
+    const ui = this.#ui;
+    this.#pad.addEventListener('change', () => this.#update());
+    this.#pad.addEventListener('say', (event) => page.say(event.detail));
+    ui.symbol.addEventListener('input', () => {
+      // The examples of a symbol that has been taught are not those of another.
+      if (this.#learned) this.#examples = [];
+      this.#learned = false;
+      this.#changed();
+    });
+    ui.add.addEventListener('click', () => this.#add());
+    ui['example-clear'].addEventListener('click', () => this.#pad.clear());
+    ui.train.addEventListener('click', () => this.#train());
+    ui.stop.addEventListener('click', () => {
+      this.#stopped = true;
+      ui.stop.disabled = true;
+    });
+    ui.try.addEventListener('click', () => page.ontry());
+    ui.save.addEventListener('click', () => this.#save());
+    ui.reset.addEventListener('click', () => page.onreset());
+    addEventListener('themechange', () => this.#showExamples());
+    this.#showExamples();
+    this.#update();
+  }
+
+  get training() {
+    return this.#training;
+  }
+
+  /** Called when another model, or the original, has been loaded. */
+  forget() {
+    this.#taught = [];
+    this.#learned = false;
+    this.#result = '';
+    this.#stopped = true;
+    this.#chart.clear();
+    for (const id of ['new-now', 'digits-now', 'loss-now']) this.#ui[id].textContent = '–';
+    this.#ui['train-progress'].style.setProperty('--p', '0');
+    this.#update();
+  }
+
+  /** Shows what can be done now, and what is missing. */
+  refresh() {
+    this.#update();
+  }
+
+  /** Another lesson is prepared. */
+  #changed() {
+    this.#result = '';
+    this.#showExamples();
+    this.#update();
+  }
+
+  #add() {
+    if (this.#pad.empty || this.#examples.length >= MOST) return;
+    this.#examples.push(this.#pad.strokes);
+    this.#pad.clear();
+    this.#changed();
+    this.#page.say(`Example ${this.#examples.length} added`);
+  }
+
+  #showExamples() {
+    const slots = Math.max(ENOUGH, this.#examples.length);
+    this.#ui.thumbs.replaceChildren(
+      ...Array.from({ length: slots }, (_, i) => {
+        const item = document.createElement('li');
+        const example = this.#examples[i];
+        if (!example) {
+          item.className = 'slot';
+          item.textContent = String(i + 1);
+          item.setAttribute('aria-label', `Example ${i + 1} is missing`);
+          return item;
+        }
+        const button = document.createElement('button');
+        button.type = 'button';
+        button.className = 'thumb';
+        button.setAttribute('aria-label', `Remove example ${i + 1}`);
+        button.disabled = this.#training;
+        button.append(thumbnail(example));
+        button.addEventListener('click', () => {
+          this.#examples.splice(i, 1);
+          this.#changed();
+          (this.#ui.thumbs.querySelectorAll('button')[Math.max(0, i - 1)] ?? this.#ui.add).focus();
+        });
+        item.append(button);
+        return item;
+      }),
+    );
+  }
+
+  /** Why training cannot begin, or nothing. */
+  #missing() {
+    const config = this.#page.config();
+    const name = this.#ui.symbol.value.trim();
+    if (!config) return 'The network is not loaded.';
+    if (!knowsDigits(config)) return 'This model does not read digits; the page can only teach one that does.';
+    if (!name) return 'A name is missing.';
+    const left = ENOUGH - this.#examples.length;
+    if (left > 0) return left === 1 ? 'One more example is missing.' : `${left} more examples are missing.`;
+    return '';
+  }
+
+  #update() {
+    const ui = this.#ui;
+    const missing = this.#missing();
+    const taught = this.#taught.length > 0;
+    ui.add.disabled = this.#pad.empty || this.#training || this.#examples.length >= MOST;
+    ui['example-clear'].disabled = this.#pad.empty;
+    ui.symbol.disabled = this.#training;
+    ui.train.disabled = this.#training || missing !== '';
+    ui.stop.disabled = !this.#training || this.#stopped;
+    ui.try.classList.toggle('strong', this.#result !== '');
+    ui.train.classList.toggle('strong', this.#result === '');
+    for (const id of ['try', 'save', 'reset']) ui[id].disabled = this.#training || !taught;
+    const name = ui.symbol.value.trim();
+    const exists = this.#page.config()?.class_names?.includes(name);
+    ui['symbol-said'].textContent = name && exists ? `It knows “${name}” already, and will learn it anew.` : '';
+    if (!this.#training) ui['train-said'].textContent = this.#result || missing || 'Ready.';
+  }
+
+  async #train() {
+    const { config, onbusy, ontaught, onfailed } = this.#page;
+    const engine = this.#page.engine();
+    const name = this.#ui.symbol.value.trim();
+    const lesson = { name, examples: [...this.#examples] };
+    const names = config().class_names;
+    const known = names.includes(name);
+    const lessons = [...this.#taught.filter((each) => each.name !== name), lesson];
+    this.#training = true;
+    this.#stopped = false;
+    this.#showExamples();
+    this.#update();
+    this.#chart.clear();
+    this.#said('Preparing the network for training…');
+    this.#page.say('Training');
+    onbusy(true);
+    let described = null;
+    try {
+      described = await engine.call('startTraining', { learningRate: RUN.learningRate, addClasses: known ? [] : [name] });
+      const classes = described.config.class_names;
+      const course = new Course(lessons, classes, (strokes, pen) => this.#page.input(strokes, pen));
+      const before = await this.#measure(course, engine);
+      this.#point(0, before, null);
+      let now = before;
+      let step = 0;
+      while (step < RUN.steps && !this.#stopped) {
+        const { images, labels } = course.next();
+        const { loss } = await engine.call('step', images, labels);
+        step++;
+        this.#said(`Step ${step} of at most ${RUN.steps}`);
+        this.#ui['train-progress'].style.setProperty('--p', String(step / RUN.steps));
+        this.#chart.loss(step, loss);
+        this.#ui['loss-now'].textContent = loss.toFixed(2);
+        if (step % RUN.evaluateEvery === 0 || step === RUN.steps || this.#stopped) {
+          now = await this.#measure(course, engine);
+          this.#point(step, now, loss);
+          if (now.symbol >= RUN.known && now.digits >= Math.min(RUN.known, before.digits)) break;
+        }
+      }
+      await engine.call('finishTraining');
+      this.#taught = lessons;
+      this.#learned = true;
+      const of = (part, n) => `${Math.round(part * n)} of ${n}`;
+      const verb = now.symbol >= 0.8 ? 'It knows' : this.#stopped ? 'Stopped. It hardly knows' : 'It hardly knows';
+      this.#result =
+        `${verb} “${name}”: ${of(now.symbol, HELD_OUT.variations)} new variations right, ` +
+        `and ${of(now.digits, HELD_OUT.digits)} digits (${Math.round(before.digits * HELD_OUT.digits)} before). ${step} steps.`;
+      this.#ui['train-progress'].style.setProperty('--p', '1');
+    } catch (error) {
+      this.#result = 'Training ended before its time; the network is as it was.';
+      await onfailed(error, engine);
+    } finally {
+      this.#training = false;
+      this.#showExamples();
+      this.#update();
+      onbusy(false);
+      this.#page.say(this.#result);
+    }
+    if (described && this.#taught.includes(lesson)) ontaught(described);
+  }
+
+  #said(text) {
+    this.#ui['train-said'].textContent = text;
+  }
+
+  /** The parts of held-out digits and of held-out variations that the network reads right. */
+  async #measure(course, engine) {
+    const right = async ({ images, labels }) => {
+      const answers = await engine.call('predict', images);
+      return answers.filter((answer, i) => answer === labels[i]).length / labels.length;
+    };
+    return { digits: await right(course.heldOutDigits), symbol: await right(course.heldOutSymbol) };
+  }
+
+  #point(step, { digits, symbol }, loss) {
+    this.#chart.accuracy(step, symbol, digits);
+    this.#ui['new-now'].textContent = `${Math.round(100 * symbol)} %`;
+    this.#ui['digits-now'].textContent = `${Math.round(100 * digits)} %`;
+    const lossText = loss === null ? '' : `, loss ${loss.toFixed(2)}`;
+    const text = `new symbol ${Math.round(100 * symbol)} % right, digits ${Math.round(100 * digits)} %${lossText}`;
+    this.#chart.describe(text);
+    this.#page.say(`Step ${step}: ${text}`);
+  }
+
+  async #save() {
+    const engine = this.#page.engine();
+    try {
+      const bytes = await engine.call('save');
+      const name = this.#taught.map((lesson) => lesson.name.replace(/[^\p{L}\p{N}]+/gu, '-')).join('-') || 'model';
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
+      link.download = `digits-${name}.safetensors`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    } catch (error) {
+      this.#page.onfailed(error, engine);
+    }
+  }
+}
+
+/** A drawing, small. */
+function thumbnail(strokes) {
+  const canvas = document.createElement('canvas');
+  const side = (canvas.width = canvas.height = 96);
+  const context = canvas.getContext('2d');
+  const box = bounds(strokes);
+  const scale = 0.7 / Math.max(box.width, box.height, 0.08);
+  const middle = [box.left + box.width / 2, box.top + box.height / 2];
+  context.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue('--ink');
+  context.lineWidth = 8;
+  context.lineCap = context.lineJoin = 'round';
+  const placed = mapPoints(strokes, ([x, y]) => [0.5 + (x - middle[0]) * scale, 0.5 + (y - middle[1]) * scale]);
+  for (const stroke of placed) trace(context, stroke, side);
+  return canvas;
+}

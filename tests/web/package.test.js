@@ -1,0 +1,397 @@
+// The browser package in Chromium, on WebGPU (SwiftShader) and on the twins in WebAssembly.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { fixtures, launch, onPage, program, repository, serve, site } from './harness.js';
+
+const devices = ['gpu', 'cpu'];
+let server;
+let browser;
+
+before(async () => {
+  server = await serve();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  server?.close();
+});
+
+const run = (work, options) => onPage(browser, server.origin, work, options);
+const evaluate = (work, argument, options) => run((page) => page.evaluate(work, argument), options);
+
+/** The command line's answer, as JSON. */
+const native = (...args) => JSON.parse(execFileSync(program, [...args, '--json'], { encoding: 'utf8' }));
+
+/** Writes a `.safetensors` file of one f32 tensor `x`. */
+function writeInput(file, shape, values) {
+  const header = Buffer.from(JSON.stringify({ x: { dtype: 'F32', shape, data_offsets: [0, 4 * values.length] } }).padEnd(64));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  fs.writeFileSync(file, Buffer.concat([length, header, Buffer.from(Float32Array.from(values).buffer)]));
+}
+
+/** The logits in a file of `spikeshade forward`. */
+function readLogits(file) {
+  const bytes = fs.readFileSync(file);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const [from, to] = JSON.parse(bytes.subarray(8, 8 + length)).logits.data_offsets;
+  return [...new Float32Array(new Uint8Array(bytes.subarray(8 + length + from, 8 + length + to)).buffer)];
+}
+
+const evals = fs.readdirSync(fixtures).filter((name) => /_eval(grad)?\.safetensors$/.test(name));
+
+for (const device of devices) {
+  describe(`on ${device}`, () => {
+    for (const name of evals) {
+      test(`${name} is reproduced bit for bit`, async () => {
+        const found = await evaluate(
+          async ([name, device]) => (await import('/test-page/page.js')).fixture(name, device),
+          [name, device],
+        );
+        assert.deepEqual(found.problems, []);
+        assert.equal(found.adapter.kind, device === 'gpu' ? 'webgpu' : 'cpu');
+        assert.ok(found.compared > 10 || !name.startsWith('tiny'), `only ${found.compared} tensors compared`);
+      });
+    }
+
+    for (const name of ['tiny_traingrad.safetensors', 'tiny_evalgrad.safetensors']) {
+      test(`gradients of ${name} are within 1e-4`, async () => {
+        const found = await evaluate(
+          async ([name, device]) => (await import('/test-page/page.js')).gradients(name, device),
+          [name, device],
+        );
+        assert.ok(found.worst <= 1e-4, `off by ${found.worst} of the largest`);
+        assert.ok(found.compared > 20);
+        assert.ok(Math.abs(found.loss - found.expected) <= 1e-5 * found.expected);
+      });
+    }
+
+    test('a model that was trained and saved in the page gives the same logits natively', async () => {
+      const found = await evaluate(async (device) => {
+        const { Spikeshade, base64, tensors } = await import('/test-page/page.js');
+        const file = await tensors('/test-fixtures/tiny_traingrad.safetensors');
+        const model = await Spikeshade.load(file.bytes, { device, prepare: false });
+        const x = file.of.get('in.x');
+        const before = (await model.classify(x.data)).logits;
+        const trainer = await model.trainer({ learningRate: 0.01, addClasses: ['star'] });
+        const added = (await model.classify(x.data)).logits;
+        const labels = [10, 3].slice(0, x.shape[0]);
+        const steps = [];
+        for (let i = 0; i < 6; i += 1) steps.push(await trainer.step(x.data, labels));
+        // Another batch size goes on with what was learned.
+        const one = await trainer.step(x.data.slice(0, x.data.length / x.shape[0]), [10], { learningRate: 0.005 });
+        const during = (await model.classify(x.data)).logits;
+        const same = (await trainer.finish()) === model;
+        const { logits } = await model.classify(x.data);
+        const saved = await model.save();
+        const again = await Spikeshade.load(saved, { device });
+        const reloaded = (await again.classify(x.data)).logits;
+        const names = again.config.class_names;
+        [model, again].forEach((m) => m.free());
+        return {
+          ...{ same, names, saved: base64(saved), shape: x.shape, x: [...x.data] },
+          ...{ before: [...before], added: [...added], during: [...during], logits: [...logits], reloaded: [...reloaded] },
+          ...{ losses: steps.map((s) => s.loss), step: { ...steps[0], logits: steps[0].logits.length }, one },
+        };
+      }, device);
+      const old = 10;
+      found.added.forEach((logit, i) => i % (old + 1) < old && assert.equal(logit, found.before[Math.floor(i / (old + 1)) * old + (i % (old + 1))]));
+      assert.ok(found.losses.at(-1) < 0.8 * found.losses[0], `losses ${found.losses}`);
+      assert.ok(found.one.loss < found.losses[0] && found.one.learningRate === 0.005);
+      const { loss, gradientNorm, correct, ...step } = found.step;
+      assert.deepEqual(step, { total: 2, learningRate: 0.01, logits: 22 });
+      assert.ok(loss > 0 && gradientNorm > 0 && [0, 1, 2].includes(correct));
+      assert.ok(found.same);
+      assert.deepEqual(found.during, found.logits);
+      assert.deepEqual(found.reloaded, found.logits);
+      assert.equal(found.names[10], 'star');
+      const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'spikeshade-web-'));
+      try {
+        const at = (name) => path.join(folder, name);
+        fs.writeFileSync(at('m.safetensors'), Buffer.from(found.saved, 'base64'));
+        writeInput(at('x.safetensors'), found.shape, found.x);
+        native('forward', '--device', 'cpu', '-m', at('m.safetensors'), '-i', at('x.safetensors'), '-o', at('y.safetensors'));
+        const logits = readLogits(at('y.safetensors'));
+        // Weights are no longer dyadic: batch norm may be fused into one rounding on a GPU.
+        const within = device === 'cpu' ? 0 : 1e-4;
+        logits.forEach((l, i) => assert.ok(Math.abs(l - found.logits[i]) <= within, `logit ${i}: ${l}, in the page ${found.logits[i]}`));
+        assert.equal(logits.length, found.logits.length);
+      } finally {
+        fs.rmSync(folder, { recursive: true });
+      }
+    });
+  });
+}
+
+test('the types fit a program', () => {
+  const here = path.dirname(fileURLToPath(import.meta.url));
+  const installed = path.join(here, 'node_modules/spikeshade');
+  fs.rmSync(installed, { recursive: true, force: true });
+  fs.symlinkSync(path.join(site, 'spikeshade'), installed);
+  execFileSync(path.join(here, 'node_modules/.bin/tsc'), ['-p', path.join(here, 'tsconfig.json')], { stdio: 'inherit' });
+});
+
+test('pictures are prepared and classified as by the command line', async () => {
+  const names = fs.readdirSync(path.join(repository, 'examples/images')).filter((n) => /\.(png|bmp)$/.test(n));
+  assert.ok(names.length >= 10);
+  const found = await evaluate(async (names) => {
+    const { Spikeshade, builtIn, picture } = await import('/test-page/page.js');
+    const model = await Spikeshade.load(builtIn, { device: 'cpu' });
+    const pictures = await Promise.all(names.map((name) => picture(`/test-images/${name}`)));
+    const { batch, logits } = await model.classify(pictures);
+    const given = await model.classify(await model.input(pictures));
+    if (!given.logits.every((logit, i) => logit === logits[i])) throw new Error('other logits for what `input` gives');
+    return batch.map((classes) => classes.slice(0, 5));
+  }, names);
+  const { images } = native('classify', '--device', 'cpu', ...names.map((n) => path.join(repository, 'examples/images', n)));
+  images.forEach(({ top }, i) => {
+    const page = found[i].map(({ index, probability }) => ({ class: index, probability }));
+    assert.deepEqual(page, top.map(({ class: index, probability }) => ({ class: index, probability })), names[i]);
+  });
+});
+
+async function first(device) {
+  const found = await evaluate(async (device) => {
+    const { Spikeshade, builtIn } = await import('/test-page/page.js');
+    const stages = [];
+    const start = performance.now();
+    const model = await Spikeshade.load(builtIn, { device, onProgress: (...stage) => stages.push(stage) });
+    const { classes } = await model.classify(new ImageData(new Uint8ClampedArray(4 * 784), 28, 28));
+    const milliseconds = performance.now() - start;
+    const { kind } = model.adapterInfo();
+    return { stages, milliseconds, kind, classes: classes.length, version: Spikeshade.version };
+  }, device);
+  console.log(`first prediction with device ${device} (${found.kind}): ${found.milliseconds.toFixed(0)} ms`);
+  assert.equal(found.classes, 10);
+  const of = (name) => found.stages.filter(([, , stage]) => stage === name);
+  assert.deepEqual(of('module'), [[0, 1, 'module'], [1, 1, 'module']]);
+  assert.deepEqual(of('prepare'), [[0, 1, 'prepare'], [1, 1, 'prepare']]);
+  const model = of('model');
+  assert.ok(model.length > 1 && model.every(([loaded, total], i) => total === 673808 && loaded >= (model[i - 1]?.[0] ?? 0)));
+  assert.equal(model.at(-1)[0], 673808);
+  // What else the machine does is no part of it.
+  const busy = Math.max(1, os.loadavg()[0] / os.cpus().length);
+  assert.ok(found.milliseconds < 3000 * busy, `${found.milliseconds} ms with device ${device}, load ${busy}`);
+}
+
+test('the first prediction comes within three seconds, with progress', async () => {
+  await first('auto');
+  await first('gpu');
+});
+
+test('trace, attention maps and operations describe one run', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, picture } = await import('/test-page/page.js');
+    const all = [];
+    for (const device of ['gpu', 'cpu']) {
+      const model = await Spikeshade.load(builtIn, { device });
+      const { layers, attention, operations, classes, logits } = await model.trace(await picture('/test-images/five.png'));
+      const q = layers.find(({ name }) => name === 's.block.0.attn.q_lif');
+      const k = layers.find(({ name }) => name === 'k.block.0.attn');
+      const [T, , D, H, W] = q.shape;
+      const { heads, map } = attention[0];
+      // The definition, term by term: of each key token the mean score over timesteps and queries.
+      const N = H * W;
+      const brute = new Float64Array(heads * N);
+      for (let t = 0; t < T; t += 1)
+        for (let c = 0; c < D; c += 1)
+          for (let n = 0; n < N; n += 1)
+            if (q.data[(t * D + c) * N + n])
+              for (let m = 0; m < N; m += 1) brute[Math.floor(c / (D / heads)) * N + m] += k.data[(t * D + c) * N + m] / (T * N);
+      const off = map.reduce((most, x, i) => Math.max(most, Math.abs(x - brute[i])), 0);
+      const rate = q.data.reduce((n, s) => n + s, 0) / q.data.length;
+      const mean = q.ratePerTimestep.reduce((a, b) => a + b) / T;
+      all.push({
+        ...{ off, largest: Math.max(...map), rate, mean, operations, top: classes[0].name, logits: [...logits] },
+        ...{ kinds: [...new Set(layers.map((l) => l.kind))].sort(), maps: attention.length, same: q.data === q.data },
+      });
+      model.free();
+    }
+    return all;
+  });
+  for (const run of found) {
+    assert.ok(run.largest > 0 && run.off <= 1e-5 * run.largest, `attention off by ${run.off}`);
+    assert.ok(Math.abs(run.rate - run.mean) < 1e-9 && run.rate > 0);
+    assert.deepEqual(run.kinds, ['real', 'spikes', 'ternary']);
+    assert.equal(run.maps, 2);
+    assert.equal(run.top, '5');
+    assert.ok(run.same);
+    const { additions, macs, denseMacs, energy } = run.operations;
+    // 8 outputs of the first convolution over 82 × 82 taps of the grid, and the head.
+    assert.equal(macs, 8 * 82 * 82 + 64 * 10);
+    assert.ok(additions > 1e5 && additions < 4 * denseMacs);
+    assert.ok(Math.abs(energy.spiking_pJ - (0.9 * additions + 4.6 * macs)) < 1e-6 * energy.spiking_pJ);
+    assert.ok(Math.abs(energy.dense_pJ - 4.6 * denseMacs) < 1e-6 * energy.dense_pJ);
+  }
+  assert.deepEqual(found[0].operations, found[1].operations);
+  found[0].logits.forEach((l, i) => assert.ok(Math.abs(l - found[1].logits[i]) <= 1e-4));
+});
+
+test('calls may overlap', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn } = await import('/test-page/page.js');
+    const model = await Spikeshade.load(builtIn, { device: 'cpu' });
+    const x = new Float32Array(784);
+    const calls = [model.classify(x), model.trace(x), model.trainStep(x, [3]), model.classify(x), model.save(), model.classify(x)];
+    model.free();
+    const [first, traced, , second, saved, third] = await Promise.all(calls);
+    return { equal: String(first.logits) === String(traced.logits), second: [...second.logits], third: [...third.logits], saved: saved.length, first: [...first.logits] };
+  });
+  assert.ok(found.equal);
+  assert.deepEqual(found.second, found.third);
+  assert.notDeepEqual(found.first, found.second);
+  assert.ok(found.saved > 670000);
+});
+
+test('a lost device is told, and every call fails with its code', async () => {
+  const found = await evaluate(
+    async () => {
+      const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+      const x = new Float32Array(784);
+      const model = await Spikeshade.load(builtIn, { device: 'gpu' });
+      await model.classify(x);
+      const running = refused(() => model.classify(x));
+      window.devices.at(-1).destroy();
+      const { reason } = await model.lost;
+      const later = await refused(() => model.trace(x));
+      const training = await refused(() => model.trainStep(x, [1]));
+      const again = await Spikeshade.load(builtIn, { device: 'gpu' });
+      const { classes } = await again.classify(x);
+      // Letting a model go is no loss.
+      let told = false;
+      again.lost.then(() => (told = true));
+      again.free();
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      return { reason, running: await running, later, training, classes: classes.length, told };
+    },
+    undefined,
+    {
+      setup: () => {
+        window.devices = [];
+        const request = GPUAdapter.prototype.requestDevice;
+        GPUAdapter.prototype.requestDevice = async function (...args) {
+          const device = await request.apply(this, args);
+          window.devices.push(device);
+          return device;
+        };
+      },
+    },
+  );
+  assert.ok(found.reason.length > 0);
+  for (const call of [found.running, found.later, found.training]) {
+    assert.ok(call.typed, JSON.stringify(call));
+    assert.equal(call.code, 'device-lost');
+    assert.match(call.message, /load the model again/);
+  }
+  assert.equal(found.classes, 10);
+  assert.equal(found.told, false);
+});
+
+test('where the module ends, every open and later call is rejected', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+    const model = await Spikeshade.load(builtIn, { device: 'cpu' });
+    const x = new Float32Array(784);
+    const open = [1, 2].map(() => refused(() => model.classify(x)));
+    // What the browser reports of a trap in a task of the module's.
+    const error = Object.assign(new WebAssembly.RuntimeError('unreachable'), { stack: 'at spikeshade_wasm_bg.wasm' });
+    const other = Object.assign(new WebAssembly.RuntimeError('unreachable'), { stack: 'at another.wasm' });
+    await Promise.resolve();
+    dispatchEvent(new ErrorEvent('error', { error: other }));
+    const before = await refused(() => model.classify(x));
+    const later = refused(() => model.trace(x));
+    await Promise.resolve();
+    dispatchEvent(new ErrorEvent('error', { error }));
+    return { open: await Promise.all(open), before, later: await later, after: await refused(() => model.save()), load: await refused(() => Spikeshade.load(builtIn)) };
+  });
+  assert.deepEqual(found.open, ['nothing', 'nothing']);
+  assert.equal(found.before, 'nothing');
+  for (const call of [found.later, found.after, found.load]) {
+    assert.equal(call.code, 'internal');
+    assert.match(call.message, /unreachable.*reload the page/);
+  }
+});
+
+const withoutWebGpu = async () => {
+  const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+  const gpu = await refused(() => Spikeshade.load(builtIn, { device: 'gpu' }));
+  const model = await Spikeshade.load(builtIn);
+  const { logits } = await model.classify(new Float32Array(784));
+  return { gpu, info: model.adapterInfo(), logits: [...logits] };
+};
+
+test('without WebGPU the twins run, and `gpu` is refused', async () => {
+  const hidden = await evaluate(withoutWebGpu, undefined, {
+    setup: () => Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined }),
+  });
+  const other = await launch({ gpu: false });
+  const off = await onPage(other, server.origin, (page) => page.evaluate(withoutWebGpu)).finally(() => other.close());
+  for (const found of [hidden, off]) {
+    assert.equal(found.gpu.code, 'no-webgpu');
+    assert.match(found.gpu.message, /device: 'cpu'/);
+    assert.equal(found.info.kind, 'cpu');
+    assert.match(found.info.notice, /WebGPU/);
+    assert.equal(found.logits.length, 10);
+  }
+  assert.deepEqual(hidden.logits, off.logits);
+});
+
+test('every failure has a code and a remedy', async () => {
+  const found = await evaluate(
+    async () => {
+      const { Spikeshade, SpikeshadeError, builtIn, refused } = await import('/test-page/page.js');
+      const bytes = new Uint8Array(await (await fetch(builtIn)).arrayBuffer());
+      const load = (source, options) => refused(() => Spikeshade.load(source, { device: 'cpu', ...options }));
+      const model = await Spikeshade.load(bytes, { device: 'cpu' });
+      const x = new Float32Array(784);
+      const abort = new AbortController();
+      const aborted = load(builtIn, { signal: abort.signal });
+      abort.abort();
+      const found = {
+        'bad-model': [await load(bytes.slice(0, 5000)), await load(new TextEncoder().encode('no model at all')), await load(new ArrayBuffer(0))],
+        network: [await load('/no-such-model.safetensors'), await load('http://localhost:1/m.safetensors')],
+        'bad-input': [
+          await load(bytes, { device: 'quantum' }),
+          await refused(() => model.classify(new Float32Array(5))),
+          await refused(() => model.classify(new Float32Array(784).fill(NaN))),
+          await refused(() => model.classify('a picture')),
+          await refused(() => model.classify([])),
+          await refused(() => model.classify({ width: 3, height: 3, data: new Uint8ClampedArray(4) })),
+          await refused(() => model.classify(x, { timesteps: 99 })),
+          await refused(() => model.classify(new Float32Array(2 * 784), { sequence: 40 })),
+          await refused(() => model.trainStep(x, [10])),
+          await refused(() => model.trainStep(x, [1, 2])),
+          await refused(() => model.trainStep(x, [0.5])),
+          await refused(() => model.trainer({ learningrate: 1 })),
+          await refused(() => model.trainer({ optimizer: 'adam' })),
+          await refused(() => model.trainer({ learningRate: -1 })),
+        ],
+        training: [await refused(() => model.trainStep(x, [1], { learningRate: 1e30 }).then(() => model.trainStep(x, [1])))],
+      };
+      model.free();
+      found['bad-input'].push(await refused(() => model.classify(x)));
+      return { found, aborted: await aborted, constructor: (await refused(() => new Spikeshade())).name, is: SpikeshadeError.prototype instanceof Error };
+    },
+    undefined,
+    { expected: /no-such-model|localhost:1\/|ERR_CONNECTION_REFUSED/ },
+  );
+  for (const [code, calls] of Object.entries(found.found)) {
+    calls.forEach((call, i) => {
+      const what = `${code} ${i}: ${JSON.stringify(call)}`;
+      assert.ok(call.typed, what);
+      assert.equal(call.code, code, what);
+      assert.ok(call.message.length > 15 && !call.message.includes('--'), what);
+    });
+  }
+  assert.equal(found.aborted.name, 'AbortError');
+  assert.equal(found.constructor, 'TypeError');
+  assert.ok(found.is);
+});

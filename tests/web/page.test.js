@@ -1,0 +1,746 @@
+// The demo page of examples/web in Chromium: as a visitor uses it, and as it fails. Screenshots go to target/web/screenshots.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { launch, program, repository, screenshots, serve } from './harness.js';
+
+const axe = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+const DESKTOP = { viewport: { width: 1280, height: 800 } };
+const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 3, isMobile: true, hasTouch: true };
+
+/** Digits as this test draws them, as lines in a unit box. */
+const DIGITS = [
+  [ellipse(0.5, 0.5, 0.26, 0.38, -90, 270)],
+  [[[0.52, 0.12], [0.5, 0.88]]],
+  [[...ellipse(0.48, 0.32, 0.24, 0.2, 190, 375), [0.26, 0.86], [0.78, 0.84]]],
+  [[...ellipse(0.46, 0.31, 0.22, 0.19, 200, 440), ...ellipse(0.46, 0.69, 0.26, 0.2, -80, 155)]],
+  [[[0.36, 0.14], [0.26, 0.56], [0.76, 0.54]], [[0.66, 0.16], [0.6, 0.88]]],
+  [[[0.36, 0.14], [0.31, 0.46], ...ellipse(0.46, 0.65, 0.25, 0.22, -125, 150)], [[0.36, 0.14], [0.74, 0.12]]],
+  [[[0.62, 0.1], [0.42, 0.3], [0.3, 0.55], ...ellipse(0.48, 0.69, 0.2, 0.19, 180, -170)]],
+  [[[0.24, 0.16], [0.76, 0.14], [0.46, 0.88]]],
+  [[...ellipse(0.5, 0.31, 0.18, 0.18, 90, 450), ...ellipse(0.5, 0.69, 0.22, 0.2, -90, 270)]],
+  [[...ellipse(0.48, 0.33, 0.2, 0.2, -20, -370), [0.66, 0.4], [0.6, 0.88]]],
+];
+
+const TRIANGLE = [[[0.5, 0.15], [0.84, 0.82], [0.16, 0.8], [0.5, 0.15]]];
+
+function ellipse(cx, cy, rx, ry, from, to) {
+  return Array.from({ length: 25 }, (_, i) => {
+    const angle = ((from + ((to - from) * i) / 24) * Math.PI) / 180;
+    return [cx + rx * Math.cos(angle), cy + ry * Math.sin(angle)];
+  });
+}
+
+/** The same drawing by a less steady hand. */
+function jittered(strokes, seed) {
+  const noise = (i, k) => 0.035 * Math.sin(seed * 12.9 + i * 78.2 + k * 3.7);
+  const [scale, dx, dy] = [1 + 0.14 * Math.sin(seed * 5.1), 0.03 * Math.sin(seed * 2.3), 0.03 * Math.cos(seed * 3.1)];
+  return strokes.map((stroke) =>
+    stroke.map(([x, y], i) => [0.5 + (x - 0.5 + noise(i, 0)) * scale + dx, 0.5 + (y - 0.5 + noise(i, 1)) * scale + dy]),
+  );
+}
+
+let server;
+let browser;
+
+before(async () => {
+  server = await serve();
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  server?.close();
+});
+
+/**
+ * Opens the page as a visitor does and fails for every error on its console that `expected` does not fit.
+ * @param {(page: import('playwright-core').Page, errors: string[]) => Promise<void>} work
+ */
+async function visit(work, { query = '?device=cpu&still', context: options = DESKTOP, expected, setup } = {}) {
+  const context = await browser.newContext({ serviceWorkers: 'block', reducedMotion: 'reduce', ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(120_000);
+  const errors = [];
+  const note = (text) => expected?.test(text) || errors.push(text);
+  page.on('console', (message) => message.type() === 'error' && note(`${message.text()} ${message.location().url}`));
+  page.on('pageerror', (error) => note(String(error.stack ?? error)));
+  try {
+    await page.addInitScript(() => {
+      window.shifts = [];
+      new PerformanceObserver((list) => {
+        for (const { value, hadRecentInput, sources } of list.getEntries()) {
+          if (!hadRecentInput) window.shifts.push([value, ...sources.map(({ node }) => node?.id || node?.className || node?.nodeName)]);
+        }
+      }).observe({ type: 'layout-shift', buffered: true });
+    });
+    await setup?.(page, context);
+    await page.goto(`${server.origin}/${query}`);
+    await work(page, context);
+    const shifts = await page.evaluate(() => window.shifts);
+    const sum = shifts.reduce((total, [value]) => total + value, 0);
+    assert.ok(sum < 0.02, `the layout shifts by ${sum}: ${JSON.stringify(shifts)}`);
+    assert.deepEqual(errors, []);
+  } finally {
+    await context.close();
+  }
+}
+
+const text = (page, selector) => page.locator(selector).textContent();
+
+/** Draws with the mouse, as a hand would, in steps. */
+async function draw(page, selector, strokes) {
+  const pad = page.locator(selector);
+  await pad.scrollIntoViewIfNeeded();
+  const box = await pad.boundingBox();
+  const at = ([x, y]) => [box.x + x * box.width, box.y + y * box.height];
+  for (const [first, ...rest] of strokes) {
+    await page.mouse.move(...at(first));
+    await page.mouse.down();
+    for (const point of rest) await page.mouse.move(...at(point), { steps: rest.length < 6 ? 8 : 2 });
+    await page.mouse.up();
+  }
+}
+
+/** Waits until what is on the pad has been read, and gives the answer. */
+async function answer(page) {
+  await page.waitForFunction(() => document.documentElement.dataset.state === 'rest');
+  return text(page, '#answer');
+}
+
+const loaded = (page, kind = 'cpu') => page.waitForFunction((kind) => document.getElementById('device').dataset.kind === kind, kind);
+
+const shot = async (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`) });
+
+async function scrolledTo(page, id) {
+  await page.evaluate((id) => document.getElementById(id).scrollIntoView(), id);
+  await page.waitForTimeout(300);
+}
+
+async function accessible(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+  const said = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target, failureSummary }) => `${target} ${failureSummary}`).join('; ')}`);
+  assert.deepEqual(said, []);
+}
+
+/** Runs `code` in the page's worker ahead of its own. */
+const inWorker = (page, code) =>
+  page.route('**/worker.js', async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `${code}\n${await response.text()}` });
+  });
+
+describe('drawing', () => {
+  test('every digit that is drawn with the mouse is read right, on the processor', () =>
+    visit(async (page) => {
+      await loaded(page);
+      assert.equal(await text(page, '#sure'), 'Draw something');
+      for (const [digit, strokes] of DIGITS.entries()) {
+        await draw(page, '#pad', strokes);
+        assert.equal(await answer(page), String(digit));
+        assert.match(await text(page, '#timing'), /^[\d.]+ ms for one inference, on the processor$/);
+        await page.click('#clear');
+      }
+      assert.equal(await answer(page), '–');
+    }));
+
+  test('digits are read right by WebGPU, which is named', () =>
+    visit(
+      async (page) => {
+        await draw(page, '#pad', DIGITS[7]);
+        await loaded(page, 'webgpu');
+        for (const digit of [4, 0, 3]) {
+          await page.click('#clear');
+          await draw(page, '#pad', DIGITS[digit]);
+          assert.equal(await answer(page), String(digit));
+        }
+        assert.match(await text(page, '#device-name'), /WebGPU/);
+        await page.waitForFunction(() => /ms for one inference, on .*swiftshader/i.test(document.getElementById('timing').textContent));
+      },
+      { query: '?device=gpu&still' },
+    ));
+
+  test('what is drawn is shown while it is drawn: classes, spikes, attention, rates and costs', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await draw(page, '#pad', DIGITS[3].map((stroke) => stroke.slice(0, 20)));
+      await answer(page);
+      const picture = (selector) => page.locator(selector).evaluate((canvas) => canvas.toDataURL());
+      const numbers = () => page.locator('#bars .number').allTextContents();
+      const before = { glimpse: await picture('#glimpse'), numbers: await numbers() };
+      // Maps are painted when they come into sight.
+      await scrolledTo(page, 'attention');
+      before.head = await picture('#heads canvas >> nth=3');
+      await page.click('#clear');
+      await page.locator('#pad').scrollIntoViewIfNeeded();
+      // In the middle of a stroke, with the button down.
+      const box = await page.locator('#pad').boundingBox();
+      const points = DIGITS[0][0].map(([x, y]) => [box.x + x * box.width, box.y + y * box.height]);
+      await page.mouse.move(...points[0]);
+      await page.mouse.down();
+      for (const point of points) await page.mouse.move(...point, { steps: 2 });
+      await page.waitForFunction(() => document.getElementById('answer').textContent === '0');
+      await page.mouse.up();
+      await answer(page);
+      assert.notEqual(await picture('#glimpse'), before.glimpse);
+      const percents = await numbers();
+      assert.equal(percents.length, 10);
+      assert.notDeepEqual(percents, before.numbers);
+      assert.ok(Math.abs(percents.reduce((sum, p) => sum + parseFloat(p), 0) - 100) < 0.6, percents.join(' '));
+
+      await scrolledTo(page, 'attention');
+      assert.notEqual(await picture('#heads canvas >> nth=3'), before.head);
+      assert.match(await page.locator('#heads canvas >> nth=3').getAttribute('aria-label'), /^Block 2, head 2: strongest in the /);
+      await scrolledTo(page, 'spikes');
+      assert.equal(await page.locator('.layer').count(), 17);
+      assert.match(await text(page, '#fired'), /^[\d,]+ spikes from 87,808 neurons in 4 timesteps: [\d.]+ % fire\.$/);
+      for (const rate of await page.locator('.rate .number').allTextContents()) assert.match(rate, /^[\d.]+ %$/);
+      const colours = await page.locator('.layer:has-text("Values") >> nth=0').locator('canvas.now').evaluate((canvas) => {
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
+      });
+      assert.equal(colours, 4, 'two grounds, positive and negative spikes');
+      assert.match(await text(page, '#additions'), /million/);
+      assert.match(await text(page, '#saving'), /^[\d.]+ times less energy for arithmetic, by this estimate\.$/);
+    }));
+
+  test('the first prediction is there within 3 s, of a digit that the page draws itself', () =>
+    visit(
+      async (page) => {
+        await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
+        const time = await page.evaluate(() => performance.now());
+        assert.ok(time < 3000, `after ${time} ms`);
+        await answer(page);
+        // It gives way to the visitor's own.
+        await draw(page, '#pad', DIGITS[1]);
+        assert.equal(await answer(page), '1');
+      },
+      { query: '', context: { ...DESKTOP, reducedMotion: 'no-preference' } },
+    ));
+
+  test('undo, clear, and digits drawn at a button', () =>
+    visit(async (page) => {
+      await loaded(page);
+      assert.ok(await page.locator('#undo').isDisabled());
+      await draw(page, '#pad', DIGITS[7]);
+      assert.equal(await answer(page), '7');
+      await draw(page, '#pad', [[[0.3, 0.5], [0.75, 0.5]], [[0.2, 0.85], [0.8, 0.85]]]);
+      await page.click('#undo');
+      await page.click('#undo');
+      assert.equal(await answer(page), '7');
+      for (let digit = 0; digit < 10; digit++) {
+        await page.click(`#samples button >> nth=${digit}`);
+        assert.equal(await answer(page), String(digit));
+      }
+      await page.click('#clear');
+      assert.ok(await page.locator('#undo').isDisabled());
+    }));
+
+  test('a finger draws, and the page stays where it is', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        const box = await page.locator('#pad').boundingBox();
+        const client = await page.context().newCDPSession(page);
+        const touch = (type, points) => client.send('Input.dispatchTouchEvent', { type, touchPoints: points });
+        for (const stroke of DIGITS[2]) {
+          const points = stroke.map(([x, y]) => ({ x: box.x + x * box.width, y: box.y + y * box.height }));
+          await touch('touchStart', [points[0]]);
+          for (const point of points) await touch('touchMove', [point]);
+          await touch('touchEnd', []);
+        }
+        assert.equal(await answer(page), '2');
+        assert.equal(await page.evaluate(() => scrollY), 0);
+      },
+      { context: PHONE },
+    ));
+});
+
+describe('with the keyboard and a screen reader', () => {
+  test('a digit is drawn with arrow keys, and said', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await page.keyboard.press('Tab');
+      assert.equal(await page.evaluate(() => document.activeElement.className), 'skip');
+      await page.focus('#pad');
+      const press = async (key, times) => {
+        for (let i = 0; i < times; i++) await page.keyboard.press(key);
+      };
+      // A seven: right, then down to the left.
+      await press('ArrowLeft', 8);
+      await press('ArrowUp', 2);
+      await page.keyboard.press('Space');
+      await press('ArrowRight', 16);
+      for (let i = 0; i < 9; i++) {
+        await press('ArrowDown', 2);
+        await press('ArrowLeft', 1);
+      }
+      await page.keyboard.press('Space');
+      assert.equal(await answer(page), '7');
+      await page.waitForFunction(() => /^7, [\d.> ]+ %$/.test(document.getElementById('announce').textContent));
+      await page.keyboard.press('Backspace');
+      assert.equal(await answer(page), '–');
+      await page.keyboard.press('Space');
+      await page.keyboard.press('Delete');
+      assert.equal(await answer(page), '–');
+      assert.match(await page.locator('#announce').getAttribute('aria-live'), /polite/);
+    }));
+
+  test('everything can be reached by Tab, and what is focused shows it', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await page.click('#samples button >> nth=5');
+      await answer(page);
+      const reached = [];
+      for (let i = 0; i < 60; i++) {
+        await page.keyboard.press('Tab');
+        const focused = await page.evaluate(() => {
+          const { activeElement: at } = document;
+          const shown = at.id === 'file' ? document.querySelector('label[for="file"]') : at;
+          return { name: at.id || at.textContent, outline: getComputedStyle(shown).outlineStyle, body: at === document.body };
+        });
+        if (focused.body) break;
+        assert.notEqual(focused.outline, 'none', `${focused.name} does not show that it is focused`);
+        reached.push(focused.name);
+      }
+      for (const id of ['play', 'step', 'together', 'symbol', 'example-pad']) assert.ok(reached.includes(id), `${id} is not reached: ${reached}`);
+    }));
+
+  for (const [name, context] of [['desktop', DESKTOP], ['phone', PHONE]]) {
+    for (const colorScheme of ['light', 'dark']) {
+      test(`axe finds nothing on a ${name}, ${colorScheme}`, () =>
+        visit(
+          async (page) => {
+            await loaded(page);
+            await page.click('#samples button >> nth=8');
+            await answer(page);
+            await accessible(page);
+          },
+          { context: { ...context, colorScheme } },
+        ));
+    }
+  }
+
+  test('targets are 44 px, and nothing is wider than a phone of 360 px', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+        for (const width of [320, 600, 768, 1000, 1100]) {
+          await page.setViewportSize({ width, height: 740 });
+          assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
+        }
+        await page.setViewportSize({ width: 360, height: 740 });
+        const small = await page.evaluate(() =>
+          [...document.querySelectorAll('button, .button, input[type="text"], input[type="range"]')]
+            .filter((each) => each.offsetParent && !each.closest('#samples'))
+            .map((each) => [each.id || each.textContent, each.getBoundingClientRect()])
+            .filter(([, box]) => box.height < 44 || box.width < 44)
+            .map(([name, box]) => `${name} ${box.width} × ${box.height}`),
+        );
+        assert.deepEqual(small, []);
+      },
+      { context: { ...PHONE, isMobile: false, viewport: { width: 360, height: 740 } } },
+    ));
+
+  test('who wants no motion gets none, who does can stop it', async () => {
+    await visit(async (page) => {
+      await loaded(page);
+      assert.equal(await text(page, '#play'), 'Play');
+    });
+    await visit(
+      async (page) => {
+        await page.waitForFunction(() => document.getElementById('play').textContent === 'Pause');
+        const step = () => page.locator('#step').inputValue();
+        const first = await step();
+        await page.waitForFunction((first) => document.getElementById('step').value !== first, first);
+        await page.click('#play');
+        const still = await step();
+        await page.waitForTimeout(1500);
+        assert.equal(await step(), still);
+      },
+      { query: '?device=cpu', context: { ...DESKTOP, reducedMotion: 'no-preference' } },
+    );
+  });
+
+  test('timesteps side by side, and one by one', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await draw(page, '#pad', DIGITS[6]);
+      await answer(page);
+      assert.equal(await page.locator('.layer >> nth=0').locator('canvas:visible').count(), 1);
+      await page.click('#together');
+      assert.equal(await page.locator('.layer >> nth=0').locator('canvas:visible').count(), 4);
+      await page.locator('#step').fill('3');
+      assert.equal(await text(page, '#step-now'), '3 of 4');
+      await shot(page, 'desktop-light-side-by-side');
+    }));
+
+  test('light and dark: as the system has it, until one is chosen', () =>
+    visit(
+      async (page) => {
+        const theme = () => page.evaluate(() => document.documentElement.dataset.theme);
+        assert.equal(await theme(), 'dark');
+        await page.click('#theme');
+        assert.equal(await theme(), 'light');
+        await page.reload();
+        assert.equal(await theme(), 'light');
+        await loaded(page);
+      },
+      { context: { ...DESKTOP, colorScheme: 'dark' } },
+    ));
+});
+
+describe('teaching', () => {
+  test('a symbol is learnt, the digits are kept, and the file works on the command line', () =>
+    visit(async (page) => {
+      await loaded(page);
+      assert.ok(await page.locator('#train').isDisabled());
+      await page.fill('#symbol', 'triangle');
+      assert.equal(await text(page, '#train-said'), '5 more examples are missing.');
+      for (let i = 0; i < 6; i++) {
+        await draw(page, '#example-pad', jittered(i === 5 ? DIGITS[1] : TRIANGLE, i));
+        await page.click('#add');
+      }
+      await page.click('#thumbs button >> nth=5');
+      assert.equal(await page.locator('#thumbs button').count(), 5);
+      await page.click('#train');
+      await page.waitForFunction(() => /^Step 12 /.test(document.getElementById('train-said').textContent), null, { timeout: 300_000 });
+      await scrolledTo(page, 'teach');
+      await shot(page, 'desktop-light-teaching');
+      await page.waitForFunction(() => !document.getElementById('save').disabled, null, { timeout: 600_000 });
+      const said = await text(page, '#train-said');
+      const [, symbols, digits, before] = said.match(/^It knows “triangle”: (\d+) of 30 .* (\d+) of 100 digits \((\d+) before\)/) ?? assert.fail(said);
+      assert.ok(symbols >= 27, said);
+      assert.ok(digits >= 95 && before >= 95, said);
+      await shot(page, 'desktop-light-taught');
+      await accessible(page);
+
+      // Drawn by the same hand again, and the digits of this test.
+      await page.click('#try');
+      for (const seed of [11, 12, 13]) {
+        await page.click('#clear').catch(() => {});
+        await draw(page, '#pad', jittered(TRIANGLE, seed));
+        assert.equal(await answer(page), 'triangle');
+      }
+      assert.equal(await page.locator('#bars li').count(), 11);
+      await shot(page, 'desktop-light-knows-triangle');
+      const picture = path.join(os.tmpdir(), `triangle-${process.pid}.png`);
+      const url = await page.locator('#seen').evaluate((canvas) => canvas.toDataURL('image/png'));
+      fs.writeFileSync(picture, Buffer.from(url.split(',')[1], 'base64'));
+      let right = 0;
+      for (const [digit, strokes] of DIGITS.entries()) {
+        await page.click('#clear');
+        await draw(page, '#pad', strokes);
+        right += (await answer(page)) === String(digit);
+      }
+      assert.ok(right >= 9, `${right} of 10 digits`);
+
+      const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+      assert.equal(download.suggestedFilename(), 'digits-triangle.safetensors');
+      const model = path.join(os.tmpdir(), `digits-triangle-${process.pid}.safetensors`);
+      await download.saveAs(model);
+      const found = JSON.parse(execFileSync(program, ['classify', '--model', model, '--device', 'cpu', '--json', picture], { encoding: 'utf8' }));
+      assert.match(JSON.stringify(found), /"triangle"/);
+
+      // And back: the original, then the file again.
+      await page.click('#reset');
+      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 10);
+      await page.setInputFiles('#file', model);
+      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 11);
+      await page.click('#clear');
+      await draw(page, '#pad', jittered(TRIANGLE, 14));
+      assert.equal(await answer(page), 'triangle');
+      await page.click('#built-in');
+      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 10);
+    }));
+
+  test('training can be stopped', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await page.fill('#symbol', 'bow');
+      for (let i = 0; i < 5; i++) {
+        await draw(page, '#example-pad', jittered([[[0.1, 0.2], [0.9, 0.8], [0.9, 0.2], [0.1, 0.8], [0.1, 0.2]]], i));
+        await page.click('#add');
+      }
+      await page.click('#train');
+      await page.waitForFunction(() => /^Step 2 /.test(document.getElementById('train-said').textContent));
+      await page.setInputFiles('#file', path.join(repository, 'models/cifar10-2-128.safetensors'));
+      await page.waitForSelector('#notice:not([hidden])');
+      assert.equal(await text(page, '#notice-title'), 'The network is training.');
+      await page.click('#notice-action');
+      await page.waitForFunction(() => /^Stopped/.test(document.getElementById('train-said').textContent));
+      await page.click('#reset');
+      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 10);
+    }));
+});
+
+describe('when something is missing or fails', () => {
+  for (const [name, context] of [['desktop', DESKTOP], ['phone', PHONE]]) {
+    test(`without WebGPU the page says so, and the processor predicts, on a ${name}`, () =>
+      visit(
+        async (page) => {
+          await page.waitForSelector('#notice:not([hidden])');
+          assert.equal(await text(page, '#notice-title'), 'Running on the processor.');
+          assert.match(await text(page, '#notice-text'), /has no WebGPU/);
+          await draw(page, '#pad', DIGITS[4]);
+          assert.equal(await answer(page), '4');
+          await page.evaluate(() => scrollTo(0, 0));
+          await shot(page, `${name}-light-no-webgpu`);
+          await accessible(page);
+          await page.click('#notice-action');
+          await page.waitForSelector('#notice:not([hidden])');
+          await page.click('#notice-close');
+          assert.ok(await page.locator('#notice').isHidden());
+          await page.click('#samples button >> nth=6');
+          assert.equal(await answer(page), '6');
+        },
+        {
+          query: '?still',
+          context,
+          setup: async (page) => {
+            await page.addInitScript(() => delete Navigator.prototype.gpu);
+            await inWorker(page, 'delete WorkerNavigator.prototype.gpu;');
+          },
+        },
+      ));
+  }
+
+  test('without a hardware GPU the page says so', () =>
+    visit(
+      async (page) => {
+        await page.waitForSelector('#notice:not([hidden])');
+        assert.match(await text(page, '#notice-text'), /no hardware GPU/);
+        await draw(page, '#pad', DIGITS[9]);
+        assert.equal(await answer(page), '9');
+      },
+      { query: '?still' },
+    ));
+
+  test('a lost device is said, the processor goes on, and a retry recovers', () =>
+    visit(
+      async (page) => {
+        await loaded(page, 'webgpu');
+        const [worker] = page.workers();
+        await worker.evaluate(() => {
+          const make = GPUDevice.prototype.createCommandEncoder;
+          GPUDevice.prototype.createCommandEncoder = function (...args) {
+            self.lastDevice = this;
+            return make.apply(this, args);
+          };
+        });
+        await draw(page, '#pad', DIGITS[5]);
+        assert.equal(await answer(page), '5');
+        await worker.evaluate(() => self.lastDevice.destroy());
+        await page.waitForSelector('#notice:not([hidden])');
+        assert.equal(await text(page, '#notice-title'), 'The GPU was lost.');
+        await loaded(page, 'cpu');
+        await page.click('#clear');
+        await draw(page, '#pad', DIGITS[3]);
+        assert.equal(await answer(page), '3');
+        await shot(page, 'desktop-light-lost-device');
+        await page.click('#notice-action');
+        await loaded(page, 'webgpu');
+        assert.ok(await page.locator('#notice').isHidden());
+        await page.click('#clear');
+        await draw(page, '#pad', DIGITS[0]);
+        assert.equal(await answer(page), '0');
+      },
+      { query: '?device=gpu&still' },
+    ));
+
+  test('a device lost during training ends it, and the network is as it was', () =>
+    visit(
+      async (page) => {
+        await loaded(page, 'webgpu');
+        const [worker] = page.workers();
+        await worker.evaluate(() => {
+          const make = GPUDevice.prototype.createBuffer;
+          GPUDevice.prototype.createBuffer = function (...args) {
+            self.lastDevice = this;
+            return make.apply(this, args);
+          };
+        });
+        await page.fill('#symbol', 'tick');
+        for (let i = 0; i < 5; i++) {
+          await draw(page, '#example-pad', jittered([[[0.2, 0.5], [0.4, 0.8], [0.85, 0.2]]], i));
+          await page.click('#add');
+        }
+        await page.click('#train');
+        for (let lost = false; !lost; ) {
+          await page.waitForTimeout(300);
+          lost = await worker.evaluate(() => (self.lastDevice?.destroy(), self.lastDevice !== undefined));
+        }
+        await page.waitForFunction(() => /^Training ended before its time/.test(document.getElementById('train-said').textContent));
+        await page.waitForSelector('#notice:not([hidden])');
+        assert.equal(await text(page, '#notice-title'), 'The GPU was lost.');
+        await loaded(page, 'cpu');
+        assert.equal(await page.locator('#bars li').count(), 10);
+        await page.evaluate(() => scrollTo(0, 0));
+        await draw(page, '#pad', DIGITS[6]);
+        assert.equal(await answer(page), '6');
+        assert.ok(await page.locator('#train').isEnabled());
+      },
+      { query: '?device=gpu&still' },
+    ));
+
+  test('a GPU without memory is said, and the processor goes on', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await page.waitForFunction(() => document.getElementById('notice-title').textContent === 'The GPU is out of memory.');
+        await draw(page, '#pad', DIGITS[2]);
+        assert.equal(await answer(page), '2');
+      },
+      {
+        query: '?device=gpu&still',
+        setup: (page) =>
+          inWorker(page, `
+            const pop = GPUDevice.prototype.popErrorScope;
+            GPUDevice.prototype.popErrorScope = async function () {
+              return (await pop.call(this)) ?? new GPUOutOfMemoryError('no memory');
+            };`),
+      },
+    ));
+
+  test('a module that does not load is said, and a retry recovers', () =>
+    visit(
+      async (page) => {
+        await page.waitForSelector('#notice:not([hidden])');
+        assert.equal(await text(page, '#notice-title'), 'A part of the page did not load.');
+        await page.unroute('**/*.wasm');
+        await page.click('#notice-action');
+        await loaded(page);
+        await draw(page, '#pad', DIGITS[7]);
+        assert.equal(await answer(page), '7');
+      },
+      { setup: (page) => page.route('**/*.wasm', (route) => route.fulfill({ status: 503, body: '' })), expected: /503|wasm/i },
+    ));
+
+  test('a page whose own files do not load says so', () =>
+    visit(
+      async (page) => {
+        await page.waitForSelector('#notice:not([hidden])');
+        assert.equal(await text(page, '#notice-title'), 'The page could not start.');
+        await page.unroute('**/pad.js');
+        await page.click('#notice-action');
+        await loaded(page);
+        assert.ok(await page.locator('#notice').isHidden());
+      },
+      { setup: (page) => page.route('**/pad.js', (route) => route.fulfill({ status: 404, body: '' })), expected: /404|pad\.js/ },
+    ));
+
+  test('files: pictures are read, others are refused in words', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await page.setInputFiles('#file', path.join(repository, 'examples/images/3-dark-on-light.png'));
+      assert.equal(await answer(page), '3');
+      await page.setInputFiles('#file', path.join(repository, 'examples/images/seven.png'));
+      assert.equal(await answer(page), '7');
+
+      const dropped = async (name, content, type) => {
+        const transfer = await page.evaluateHandle(
+          ([name, content, type]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([content], name, { type }));
+            return data;
+          },
+          [name, content, type],
+        );
+        await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
+        await page.waitForSelector('#notice:not([hidden])');
+      };
+      await dropped('notes.txt', 'not a picture', 'text/plain');
+      assert.match(await text(page, '#notice-title'), /“notes.txt” is neither a picture nor a model/);
+      await page.click('#notice-close');
+      await dropped('broken.safetensors', 'not a model', '');
+      assert.equal(await text(page, '#notice-title'), 'This is no model that the page can run.');
+      assert.ok((await text(page, '#notice-text')).length > 30);
+      await shot(page, 'desktop-light-bad-model');
+      await page.click('#notice-close');
+      await page.click('#clear');
+      await draw(page, '#pad', DIGITS[8]);
+      assert.equal(await answer(page), '8');
+    }));
+
+  test('another model: colour pictures, other classes', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await page.setInputFiles('#file', path.join(repository, 'models/cifar10-2-128.safetensors'));
+      await page.waitForFunction(() => /cifar10-2-128/.test(document.getElementById('model-said').textContent));
+      await page.setInputFiles('#file', path.join(repository, 'examples/images/3-dark-on-light.png'));
+      await answer(page);
+      assert.match((await page.locator('#bars .name').allTextContents()).join(), /cat/);
+      assert.match(await text(page, '#train-said'), /does not read digits/);
+      await shot(page, 'desktop-light-other-model');
+    }));
+
+  test('once loaded, it works offline', () =>
+    visit(
+      async (page, context) => {
+        await loaded(page);
+        await page.evaluate(() => navigator.serviceWorker.ready);
+        await page.waitForFunction(async () => (await (await caches.open('spikeshade')).keys()).length > 12);
+        await context.setOffline(true);
+        await page.reload();
+        await loaded(page);
+        await draw(page, '#pad', DIGITS[4]);
+        assert.equal(await answer(page), '4');
+      },
+      { context: { ...DESKTOP, serviceWorkers: 'allow' } },
+    ));
+});
+
+describe('what it weighs and asks for', () => {
+  test('at most 1.2 MB gzipped, and only from where it came', async () => {
+    const { gzipSync } = await import('node:zlib');
+    const asked = new Map();
+    await visit(
+      async (page) => {
+        await loaded(page);
+        await answer(page);
+      },
+      {
+        query: '',
+        setup: (page, context) =>
+          context.on('response', async (response) => {
+            asked.set(response.url(), gzipSync(await response.body().catch(() => Buffer.alloc(0)), { level: 9 }).length);
+          }),
+      },
+    );
+    for (const url of asked.keys()) assert.ok(url.startsWith(server.origin), url);
+    const total = [...asked.values()].reduce((a, b) => a + b);
+    console.log(`${asked.size} files, ${total} bytes gzipped`);
+    assert.ok(asked.size > 10 && total > 500_000 && total <= 1_200_000, `${total} bytes: ${JSON.stringify([...asked])}`);
+  });
+});
+
+describe('screenshots', () => {
+  for (const [name, context] of [['desktop', DESKTOP], ['phone', PHONE]]) {
+    for (const colorScheme of ['light', 'dark']) {
+      test(`${name}, ${colorScheme}`, () =>
+        visit(
+          async (page) => {
+            await loaded(page);
+            await draw(page, '#pad', DIGITS[colorScheme === 'light' ? 5 : 8]);
+            await answer(page);
+            await page.locator('#step').fill('3');
+            await page.evaluate(() => document.activeElement.blur());
+            for (const section of ['draw', 'spikes', 'attention', 'cost', 'teach']) {
+              await (section === 'draw' ? page.evaluate(() => scrollTo(0, 0)) : scrolledTo(page, section));
+              await shot(page, `${name}-${colorScheme}-${section}`);
+            }
+          },
+          { context: { ...context, colorScheme } },
+        ));
+    }
+  }
+});
