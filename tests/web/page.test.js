@@ -329,14 +329,14 @@ describe('with the keyboard and a screen reader', () => {
     }
   }
 
-  test('targets are 44 px, and nothing is wider than a phone of 360 px', () =>
+  test('targets are 44 px, and nothing is wider than the screen', () =>
     visit(
       async (page) => {
         await loaded(page);
-        assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
-        for (const width of [320, 600, 768, 1000, 1100]) {
+        for (const width of [320, 360, 600, 768, 1000, 1100]) {
           await page.setViewportSize({ width, height: 740 });
-          assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
+          const needed = await page.evaluate(() => document.documentElement.scrollWidth);
+          assert.ok(needed <= width, `${needed} px wide at ${width}`);
         }
         await page.setViewportSize({ width: 360, height: 740 });
         const small = await page.evaluate(() =>
@@ -348,7 +348,7 @@ describe('with the keyboard and a screen reader', () => {
         );
         assert.deepEqual(small, []);
       },
-      { context: { ...PHONE, isMobile: false, viewport: { width: 360, height: 740 } } },
+      { context: { ...PHONE, viewport: { width: 360, height: 740 } } },
     ));
 
   test('who wants no motion gets none, who does can stop it', async () => {
