@@ -41,7 +41,8 @@ if [ "${SPIKESHADE_WEB_TOOLCHAIN:-}" != debian ] && command -v rustc >/dev/null 
     say "toolchain: $(rustc -V), its own $target"
     cargo "${compile[@]}"
 else
-    if [ ! -x /usr/bin/cargo ] || [ ! -d /usr/src/rustc-* ] || ! compgen -G '/usr/bin/wasm-ld*' >/dev/null; then
+    has_source() { [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library" ]; }
+    if [ ! -x /usr/bin/cargo ] || ! has_source || ! compgen -G '/usr/bin/wasm-ld*' >/dev/null; then
         install rustc-web cargo-web rust-web-src lld
     fi
     linker=$(compgen -G '/usr/bin/wasm-ld*' | sort | sed -n 1p)

@@ -1,4 +1,8 @@
 //! Spiking transformers in compute shaders.
+
+// A browser has one thread: what is shared within it need not be what threads could share.
+#![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
+
 pub mod aligned;
 pub mod attention_map;
 pub mod checkpoint;

@@ -175,3 +175,16 @@ fn join(mut windows: Vec<OutputTensor>, name: &str) -> OutputTensor {
     }
     OutputTensor { name: name.to_owned(), shape, values: Values::Real(joined) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_ranked_and_weighed() {
+        assert_eq!(ranked(&[0.0, 2.0, -1.0, 2.0]), [1, 3, 0, 2]);
+        let found = probabilities(&[1000.0, 1000.0, f32::MIN]);
+        assert_eq!(found, [0.5, 0.5, 0.0]);
+        assert!((probabilities(&[0.0, 1.0])[1] - 1.0 / (1.0 + (-1f64).exp())).abs() < 1e-15);
+    }
+}

@@ -88,10 +88,8 @@ fn expected(config: &Config, trace: &[OutputTensor], timesteps: usize, batch: us
     let [s0, s1, s2, s3, s4] = config.stage_sizes().map(|s| (3 * s - 2) as u64 * (3 * s - 2) as u64);
     let mut additions = 0;
     for (stage, outputs) in [(0, w1), (1, w2), (2, d)] {
-        let mut spikes = Spikes::of(
-            trace,
-            &["patch_embed.proj_lif", "patch_embed.proj_lif1", "patch_embed.proj_lif2"][stage].to_owned(),
-        );
+        let mut spikes =
+            Spikes::of(trace, ["patch_embed.proj_lif", "patch_embed.proj_lif1", "patch_embed.proj_lif2"][stage]);
         if config.pooling_stat[stage] {
             spikes = spikes.pooled();
         }

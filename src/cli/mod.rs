@@ -503,9 +503,4 @@ mod tests {
         assert_eq!(tidy(&"é".repeat(400)), "é".repeat(400));
         assert_eq!(tidy(&"x\n".repeat(100)).lines().count(), MOST_LINES + 1);
     }
-
-    #[test]
-    fn ranks() {
-        assert_eq!(ranked(&[0.0, 2.0, -1.0, 2.0]), [1, 3, 0, 2]);
-    }
 }

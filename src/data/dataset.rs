@@ -98,13 +98,13 @@ impl Dataset {
     /// an IDX file meets a model of something else than digits, a warning is logged. A folder of CIFAR files that names the
     /// model's classes in another order gets the model's labels.
     ///
-    /// Pictures of IDX and CIFAR files are never inverted unless `preparation` says [`Invert::Yes`](Invert).
+    /// Pictures of IDX and CIFAR files are never inverted unless `preparation` says [`Invert::Yes`](super::Invert).
     ///
     /// # Errors
     /// [`Error::Io`] for what cannot be read, [`Error::Format`] for anything unusable: a damaged, empty or lying
     /// file, a missing split or labels file, a label or class folder that is none of the model's classes, or a set
-    /// larger than [`MAX_SET_BYTES`] or [`MAX_ARCHIVE_BYTES`]. Class folders' pictures are only decoded, and found
-    /// damaged, when asked for.
+    /// larger than [`MAX_SET_BYTES`] or [`MAX_ARCHIVE_BYTES`](super::MAX_ARCHIVE_BYTES). Class folders' pictures are
+    /// only decoded, and found damaged, when asked for.
     pub fn open(path: impl AsRef<Path>, split: Split, preparation: &Preparation) -> Result<Self> {
         let path = path.as_ref();
         let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
