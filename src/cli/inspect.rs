@@ -120,7 +120,7 @@ impl Inspect {
         let limits = Limits { binding: LARGEST, buffer: LARGEST, ..Limits::default() };
         match TrainingPlan::memory(checkpoint, settings, limits) {
             Ok(TrainingMemory { plan, kept }) => Ok(Ok(Fits { part: self.batch, plan, kept: Some(kept) })),
-            Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(why)),
+            Err(Error::Gpu(why) | Error::Input(why) | Error::OutOfMemory(why)) => Ok(Err(why)),
             Err(e) => Err(e.into()),
         }
     }
@@ -169,7 +169,9 @@ fn memory(model: &Model, batch: usize) -> Result<Memory> {
     let shape = InputShape { timesteps: model.config().timesteps, batch, sequence: false };
     match part_that_fits(model, shape, Options::default(), Limits::default()) {
         Ok((part, plan)) => Ok(Ok(Fits { part, plan, kept: None })),
-        Err(Error::Gpu(why) | Error::Input(why)) => Ok(Err(format!("not a single image fits: {why}"))),
+        Err(Error::Gpu(why) | Error::Input(why) | Error::OutOfMemory(why)) => {
+            Ok(Err(format!("not a single image fits: {why}")))
+        }
         Err(e) => Err(e.into()),
     }
 }
