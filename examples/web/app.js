@@ -74,10 +74,15 @@ const teach = new Teach({
     if (!busy) request();
   },
   async ontaught(described) {
+    const { engine } = page;
     adopt(described);
     request();
-    // What has been learnt survives a lost device.
-    page.source = await page.engine.call('save');
+    try {
+      // What has been learnt survives a lost device.
+      page.source = await engine.call('save');
+    } catch (error) {
+      fail(error, engine);
+    }
   },
   async onfailed(error, engine) {
     // A training that ended halfway leaves another model behind.
@@ -107,7 +112,8 @@ function read() {
   const scale = Math.min(1, 512 / Math.max(source.width, source.height));
   const [width, height] = [source.width, source.height].map((v) => Math.max(1, Math.round(v * scale)));
   const context = new OffscreenCanvas(width, height).getContext('2d');
-  context.fillStyle = getComputedStyle($('pad')).backgroundColor;
+  // A picture may be transparent; paper is white.
+  context.fillStyle = pad.picture ? '#fff' : getComputedStyle($('pad')).backgroundColor;
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = 'high';
   context.drawImage(source, 0, 0, width, height);

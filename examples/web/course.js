@@ -10,8 +10,11 @@
 import { drawDigits } from './digits.js';
 import { random, varied } from './strokes.js';
 
-/** A training run. It ends early once the new symbol and the digits are both known. */
-export const RUN = { steps: 120, batch: 32, newShare: 0.25, learningRate: 1e-3, evaluateEvery: 5, known: 0.97 };
+/**
+ * A training run. A batch holds `fresh` variations of the new symbol, `earlier` of each symbol taught before, and digits, which
+ * are at least half of it. It ends early once all of them are known.
+ */
+export const RUN = { steps: 120, batch: 32, fresh: 8, earlier: 5, learningRate: 1e-3, evaluateEvery: 5, known: 0.97 };
 
 /** What accuracy is measured on. */
 export const HELD_OUT = { digits: 100, variations: 30, seed: 20_000 };
@@ -43,17 +46,23 @@ export class Course {
     this.heldOutDigits = this.#batch(drawDigits(HELD_OUT.digits, HELD_OUT.seed));
     /** @type {Batch} */
     this.heldOutSymbol = this.#batch(variations);
+    const before = lessons.slice(0, -1);
+    /** Of symbols taught before; null where there are none. @type {Batch | null} */
+    this.heldOutEarlier = before.length
+      ? this.#batch(Array.from({ length: HELD_OUT.variations }, (_, i) => this.#variation(before[i % before.length], i, rng)))
+      : null;
   }
 
   /** One batch: the new symbol, those taught before, and digits. */
   next() {
     const rng = this.#rng;
     const any = (lesson) => this.#variation(lesson, Math.floor(rng() * lesson.examples.length), rng);
-    const drawn = Array.from({ length: Math.round(RUN.batch * RUN.newShare) }, () => any(this.#lessons.at(-1)));
-    for (const lesson of this.#lessons.slice(0, -1)) drawn.push(any(lesson), any(lesson));
+    const drawn = Array.from({ length: RUN.fresh }, () => any(this.#lessons.at(-1)));
+    for (const lesson of this.#lessons.slice(0, -1)) drawn.push(...Array.from({ length: RUN.earlier }, () => any(lesson)));
+    const replayed = Math.max(RUN.batch / 2, RUN.batch - drawn.length);
     // Not always the first few of the ten.
-    const digits = drawDigits(Math.max(10, 10 * Math.ceil((RUN.batch - drawn.length) / 10)), this.#digitSeed++);
-    while (drawn.length < RUN.batch) drawn.push(...digits.splice(Math.floor(rng() * digits.length), 1));
+    const digits = drawDigits(10 * Math.ceil(replayed / 10), this.#digitSeed++);
+    for (let i = 0; i < replayed; i++) drawn.push(...digits.splice(Math.floor(rng() * digits.length), 1));
     return this.#batch(drawn);
   }
 

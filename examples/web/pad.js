@@ -232,6 +232,8 @@ export class Pad extends EventTarget {
     if (this.picture) {
       const { width, height } = this.picture;
       const scale = side / Math.max(width, height);
+      context.fillStyle = '#fff';
+      context.fillRect((side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale);
       context.imageSmoothingEnabled = scale < 4;
       context.imageSmoothingQuality = 'high';
       context.drawImage(this.picture, (side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale);

@@ -206,7 +206,7 @@ export class Teach {
         if (step % RUN.evaluateEvery === 0 || step === RUN.steps || this.#stopped) {
           now = await this.#measure(course, engine);
           this.#point(step, now, loss);
-          if (now.symbol >= RUN.known && now.digits >= Math.min(RUN.known, before.digits)) break;
+          if (now.symbol >= RUN.known && now.earlier >= RUN.known && now.digits >= Math.min(RUN.known, before.digits)) break;
         }
       }
       await engine.call('finishTraining');
@@ -216,7 +216,8 @@ export class Teach {
       const verb = now.symbol >= 0.8 ? 'It knows' : this.#stopped ? 'Stopped. It hardly knows' : 'It hardly knows';
       this.#result =
         `${verb} “${name}”: ${of(now.symbol, HELD_OUT.variations)} new variations right, ` +
-        `and ${of(now.digits, HELD_OUT.digits)} digits (${Math.round(before.digits * HELD_OUT.digits)} before). ${step} steps.`;
+        `and ${of(now.digits, HELD_OUT.digits)} digits (${Math.round(before.digits * HELD_OUT.digits)} before)` +
+        `${course.heldOutEarlier ? `, ${of(now.earlier, HELD_OUT.variations)} of earlier symbols` : ''}. ${step} steps.`;
       this.#ui['train-progress'].style.setProperty('--p', '1');
     } catch (error) {
       this.#result = 'Training ended before its time; the network is as it was.';
@@ -235,13 +236,18 @@ export class Teach {
     this.#ui['train-said'].textContent = text;
   }
 
-  /** The parts of held-out digits and of held-out variations that the network reads right. */
+  /** Of held-out digits, variations of the new symbol and variations of earlier ones, the parts that the network reads right. */
   async #measure(course, engine) {
     const right = async ({ images, labels }) => {
       const answers = await engine.call('predict', images);
       return answers.filter((answer, i) => answer === labels[i]).length / labels.length;
     };
-    return { digits: await right(course.heldOutDigits), symbol: await right(course.heldOutSymbol) };
+    const { heldOutDigits, heldOutSymbol, heldOutEarlier } = course;
+    return {
+      digits: await right(heldOutDigits),
+      symbol: await right(heldOutSymbol),
+      earlier: heldOutEarlier ? await right(heldOutEarlier) : 1,
+    };
   }
 
   #point(step, { digits, symbol }, loss) {

@@ -104,13 +104,15 @@ test('a course trains on what it is asked to, and measures on what it does not t
       seen.add(String(images.subarray(k * SIZE * SIZE, (k + 1) * SIZE * SIZE)));
     });
   }
-  assert.equal(counts[11], 10 * Math.round(RUN.batch * RUN.newShare));
+  assert.equal(counts[11], 10 * RUN.fresh);
   assert.ok(counts.every((count) => count >= 5), `classes appear ${counts} times`);
-  for (const { images, labels } of [course.heldOutDigits, course.heldOutSymbol]) {
+  assert.equal(counts[10], 10 * RUN.earlier);
+  for (const { images, labels } of [course.heldOutDigits, course.heldOutSymbol, course.heldOutEarlier]) {
     for (let k = 0; k < labels.length; k++) assert.ok(!seen.has(String(images.subarray(k * SIZE * SIZE, (k + 1) * SIZE * SIZE))));
   }
   assert.equal(course.heldOutDigits.labels.length, HELD_OUT.digits);
   assert.ok(course.heldOutSymbol.labels.every((label) => label === 11));
+  assert.ok(course.heldOutEarlier.labels.every((label) => label === 10));
 });
 
 test('only models of grey digits are taught', () => {
