@@ -730,6 +730,12 @@ describe('what it weighs and asks for', () => {
       },
     );
     for (const url of asked.keys()) assert.ok(url.startsWith(server.origin), url);
+    // The same are what is kept for times without a network.
+    const keeper = fs.readFileSync(path.join(repository, 'examples/web/sw.js'), 'utf8');
+    for (const url of asked.keys()) {
+      const name = url.slice(server.origin.length + 1).replace(/\?.*/, '');
+      assert.ok(name === '' || name === 'sw.js' || keeper.includes(`'${name}'`), `sw.js does not keep ${name}`);
+    }
     const total = [...asked.values()].reduce((a, b) => a + b);
     console.log(`${asked.size} files, ${total} bytes gzipped`);
     assert.ok(asked.size > 10 && total > 500_000 && total <= 1_200_000, `${total} bytes: ${JSON.stringify([...asked])}`);
