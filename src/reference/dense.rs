@@ -1,5 +1,5 @@
-//! Products of two real matrices, which the gradients of spike products' inputs are. The arithmetic is that of the
-//! crate `gemm` (in a browser `matrixmultiply`), on one thread at a time: the same bits in every run on one machine.
+//! Products of two real matrices, which the gradients of spike products' inputs are. The arithmetic is `matrixmultiply`'s, on
+//! one thread at a time: the same bits in every run on one machine.
 
 use super::Real;
 

@@ -123,9 +123,9 @@ pub trait Real:
     );
 }
 
-/// [`Real::gemm`] of a type, by the crate `$crate_::$type` or, in a browser, by `$small` of `matrixmultiply`.
+/// [`Real::gemm`] of a type with the function of `matrixmultiply` for it.
 macro_rules! gemm {
-    ($crate_:ident, $type:ident, $small:ident) => {
+    ($function:path) => {
         unsafe fn gemm(
             (m, k, n): (usize, usize, usize),
             (a, row_a): (*const Self, usize),
@@ -133,27 +133,10 @@ macro_rules! gemm {
             accumulate: bool,
             (c, row_c): (*mut Self, usize),
         ) {
-            // No slice is longer than isize::MAX.
+            let beta = if accumulate { 1.0 } else { 0.0 };
             let [row_a, row_b, row_c] = [row_a, row_b, row_c].map(usize::cast_signed);
-            #[cfg(not(target_arch = "wasm32"))]
-            {
-                let one_thread = gemm_common::Parallelism::None;
-                let kept = if accumulate { 1.0 } else { 0.0 };
-                let product = $crate_::gemm::$type::get_gemm_fn();
-                // SAFETY: the caller's promise is the function's own. Columns of a row are next to each other.
-                unsafe {
-                    let (no, one) = (false, 1.0);
-                    product(
-                        m, n, k, c, 1, row_c, accumulate, a, 1, row_a, b, 1, row_b, kept, one, no, no, no, one_thread,
-                    );
-                }
-            }
-            #[cfg(target_arch = "wasm32")]
-            // SAFETY: the caller's promise is the function's own.
-            unsafe {
-                let kept = if accumulate { 1.0 } else { 0.0 };
-                matrixmultiply::$small(m, k, n, 1.0, a, row_a, 1, b, row_b, 1, kept, c, row_c, 1);
-            }
+            // SAFETY: the caller's promise is the function's own; no slice is longer than isize::MAX.
+            unsafe { $function(m, k, n, 1.0, a, row_a, 1, b, row_b, 1, beta, c, row_c, 1) }
         }
     };
 }
@@ -217,7 +200,7 @@ impl Real for f32 {
         halves.convert_to_f32_slice(to);
     }
 
-    gemm!(gemm_f32, f32, sgemm);
+    gemm!(matrixmultiply::sgemm);
 }
 
 impl Real for f64 {
@@ -265,7 +248,7 @@ impl Real for f64 {
         halves.convert_to_f64_slice(to);
     }
 
-    gemm!(gemm_f64, f64, dgemm);
+    gemm!(matrixmultiply::dgemm);
 }
 
 /// Up to N values, and zeros after them.
