@@ -20,6 +20,7 @@ use crate::{Error, Result};
 
 pub mod accumulate;
 pub mod adamw;
+pub mod attention_census;
 pub mod attention_kv;
 pub mod attention_kv_backward;
 pub mod attention_q_kv;
@@ -61,6 +62,7 @@ pub mod product;
 pub mod product_backward;
 pub mod residual_add;
 pub mod sgd;
+pub mod spike_census;
 pub mod spike_count;
 pub mod spike_gap;
 pub mod spike_gap_backward;
