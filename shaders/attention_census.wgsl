@@ -39,7 +39,9 @@ fn keys_of_window(@builtin(local_invocation_index) thread: u32, @builtin(workgro
     }
     var bits = 0u;
     for (var vector = 0u; vector < min(8u, census.x_stride - word * 8u); vector += 1u) {
-        let full = vec4u(k[row * census.x_stride + word * 8u + vector] != vec4f()) << vec4u(0u, 1u, 2u, 3u);
+        // By the bits: a device may take a number too small to be normal for zero.
+        let magnitude = bitcast<vec4u>(k[row * census.x_stride + word * 8u + vector]) & vec4u(0x7fffffffu);
+        let full = vec4u(magnitude != vec4u()) << vec4u(0u, 1u, 2u, 3u);
         bits |= (full.x | full.y | full.z | full.w) << (vector * 4u);
     }
     // What pads a row is zero by contract; its bits are cut off all the same.

@@ -80,7 +80,7 @@ fn labelled_pictures_have_an_accuracy_after_each_timestep() {
 fn mistakes_are_said() {
     let out = tempfile::tempdir().unwrap();
     let out = out.path().to_str().unwrap();
-    refused(&[], "--data");
+    refused(&[], "<IMAGE>");
     refused(&[IMAGES, "--layer", "block.0.attn"], "block.0.attn.q_lif");
     refused(&[IMAGES, "--out", out, "--image", "4000"], "--image 4000");
     refused(&[IMAGES, "--cost-model", "7nm"], "45nm-f32");

@@ -317,11 +317,13 @@ fn well_formed(page: &str) {
     }
 }
 
-/// Of a checkpoint's tensors those whose names end so, filled with `value`.
-fn filled(mut checkpoint: Checkpoint, ends: &[&str], value: f32) -> Checkpoint {
-    for (name, tensor) in &mut checkpoint.tensors {
-        if ends.iter().any(|end| name.ends_with(end)) {
-            tensor.data.fill(value);
+/// The same with batch norms that give -0.01 to every neuron: a silent network.
+fn silent(mut checkpoint: Checkpoint) -> Checkpoint {
+    for (name, tensor) in checkpoint.tensors.iter_mut().filter(|(name, _)| name.contains("_bn")) {
+        match name.rsplit('.').next() {
+            Some("weight") => tensor.data.fill(0.0),
+            Some("bias") => tensor.data.fill(-0.01),
+            _ => {}
         }
     }
     checkpoint
@@ -344,9 +346,7 @@ fn pages_stand_at_the_edges() {
             let at_once = page(&checkpoint, &one, Some(1), false);
             assert!(at_once.contains("1 timestep;"));
         }
-        // Batch norms that give -0.01 to every neuron: a silent network.
-        let silent = filled(filled(checkpoint, &["_bn.weight"], 0.0), &["_bn.bias"], -0.01);
-        let page = page(&silent, &one, None, true);
+        let page = page(&silent(checkpoint), &one, None, true);
         assert!(page.contains("No neuron fired."));
         well_formed(&page);
     }
@@ -394,8 +394,8 @@ fn contributions_add_up_to_the_membrane() {
         let mut session = Session::new(model.clone(), Device::Cpu);
         let output = session.run_blocking(&one, None, Options { trace: true, ..Options::default() }).unwrap();
         let timesteps = output.trace[0].shape.steps;
+        let mut spikes = 0;
         for layer in model.anatomy().neurons {
-            let mut spikes = 0;
             for (i, neuron) in (0..layer.len() as usize).step_by((layer.len() as usize / 9).max(1) | 1).enumerate() {
                 let timestep = 1 + i % timesteps;
                 let question = Question { layer: layer.name.clone(), neuron, timestep };
@@ -416,8 +416,8 @@ fn contributions_add_up_to_the_membrane() {
                 assert!(text.starts_with(&layer.name) && text.contains("reset"), "{text}");
                 spikes += answer.path.iter().filter(|m| m.spike != 0).count();
             }
-            assert!(spikes > 0 || layer.name.ends_with("fc2_lif") || layer.len() < 100, "{name} {}", layer.name);
         }
+        assert!(spikes > 20, "{name}: {spikes} spikes");
         let wrong = [("head_lif", 1 << 40, 1, "neurons"), ("head_lif", 0, 99, "timestep"), ("head", 0, 1, "no layer")];
         for (layer, neuron, timestep, says) in wrong {
             let question = Question { layer: layer.to_owned(), neuron, timestep };

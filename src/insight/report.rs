@@ -70,7 +70,7 @@ fn digits(x: f64) -> String {
 }
 
 fn percent(x: f64) -> String {
-    if x > 0.0 && x < 0.0005 { "< 0.1 %".to_owned() } else { format!("{:.1} %", 100.0 * x) }
+    if x > 0.0 && x < 0.0005 { "under 0.1 %".to_owned() } else { format!("{:.1} %", 100.0 * x) }
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments) {
@@ -97,7 +97,7 @@ td.bad{color:var(--minus);font-weight:600}tr.sum td{font-weight:600}tr.main td{b
 svg{display:block;max-width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg text.soft{fill:var(--soft)}\
 .rule{stroke:var(--line)}.axis{stroke:var(--soft)}.ac{fill:var(--ac)}.mac{fill:var(--mac)}.minus{fill:var(--minus)}\
 .threshold{stroke:var(--minus);stroke-width:1.5;stroke-dasharray:5 3}polyline{fill:none;stroke:var(--ac);stroke-width:2}\
-figure{margin:0}.maps{display:flex;flex-wrap:wrap;gap:14px}.maps img,.picture img{image-rendering:pixelated;display:block;border:1px solid var(--line);\
+figure{margin:0}.maps{display:flex;flex-wrap:wrap;gap:14px 34px}.block{display:flex;gap:8px;flex-wrap:wrap;align-items:flex-end}.maps img,.picture img{image-rendering:pixelated;display:block;border:1px solid var(--line);\
 border-radius:4px}.split{display:flex;flex-wrap:wrap;gap:28px;align-items:flex-start}figcaption{font-size:12.5px;margin-top:3px}\
 .key{display:inline-block;width:11px;height:11px;border-radius:2px;vertical-align:-1px;margin:0 5px 0 12px}\
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;overflow-x:auto;font-size:13px;line-height:1.45}\
@@ -246,7 +246,7 @@ fn accuracy(out: &mut String, receipt: &Receipt) {
     let y = |share: f64| bottom - (share - low) / (high - low).max(1e-9) * (bottom - top);
     let x = |t: usize| match shares.len() {
         1 => (left + right) / 2.0,
-        n => left + 16.0 + (right - left - 32.0) * t as f64 / (n - 1) as f64,
+        n => left + 34.0 + (right - left - 64.0) * t as f64 / (n - 1) as f64,
     };
     put(out, format_args!("<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" role=\"img\" aria-label=\"accuracy by timestep\">\n"));
     for i in 0..=3 {
@@ -511,16 +511,21 @@ fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
         let mut all = vec![0.0; tokens];
         looked.iter().for_each(|of| all.iter_mut().zip(of).for_each(|(a, b)| *a += b));
         let grid = (k.shape.height, k.shape.width);
+        let mut of_block = String::new();
         let mut figure = |values: &[f64], size: usize, what: &str| {
             put(
-                &mut shown,
+                &mut of_block,
                 format_args!(
                     "<figure><img src=\"{}\" width=\"{size}\" height=\"{size}\" alt=\"attention map, {what}\"><figcaption>{what}</figcaption></figure>",
                     bitmap(&picture.under(values, grid))
                 ),
             );
         };
-        put_block(&mut figure, block, &all, &looked);
+        figure(&all, 140, &format!("block {block}"));
+        if heads > 1 {
+            looked.iter().enumerate().for_each(|(head, values)| figure(values, 84, &format!("head {head}")));
+        }
+        put(&mut shown, format_args!("<div class=\"block\">{of_block}</div>\n"));
     }
     if shown.is_empty() {
         return;
@@ -533,15 +538,6 @@ fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
              class=\"maps\">{shown}</div>\n"
         ),
     );
-}
-
-fn put_block(figure: &mut impl FnMut(&[f64], usize, &str), block: usize, all: &[f64], heads: &[Vec<f64>]) {
-    figure(all, 140, &format!("block {block}"));
-    if heads.len() > 1 {
-        for (head, values) in heads.iter().enumerate() {
-            figure(values, 64, &format!("head {head}"));
-        }
-    }
 }
 
 fn raster(out: &mut String, sample: &Sample) {

@@ -332,7 +332,8 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
             None => vec![residual("u.patch_embed")?],
         },
     };
-    let input = sum(&parts);
+    // Adding 0 makes a zero of a negative one.
+    let input = sum(&parts) + 0.0;
     parts.sort_by(|a, b| b.amount.abs().total_cmp(&a.amount.abs()));
     Ok(Why {
         question: question.clone(),
@@ -365,15 +366,19 @@ impl Display for Why {
             writeln!(f, "{mark} {:<2} {:>7.4}   {:>10.4}   {:>5}  {:>7.4}", t + 1, m.before, m.h, m.spike, m.after)?;
         }
         let active = self.contributions.iter().filter(|p| p.amount != 0.0).count();
-        writeln!(f, "\nits input at timestep {timestep} is {:.4}, the sum of {active} parts, the largest:", self.input)?;
-        for part in self.contributions.iter().take(SHOWN) {
+        match active {
+            0 => writeln!(f, "\nits input at timestep {timestep} is 0: nothing reached it")?,
+            1 => writeln!(f, "\nits input at timestep {timestep} is {:.4}, of one part:", self.input)?,
+            n => writeln!(f, "\nits input at timestep {timestep} is {:.4}, the sum of {n} parts, the largest:", self.input)?,
+        }
+        for part in self.contributions.iter().take(SHOWN).filter(|p| p.amount != 0.0) {
             writeln!(f, "  {:>+9.4}  {}", part.amount, part.from)?;
         }
         let rest = &self.contributions[self.contributions.len().min(SHOWN)..];
-        if !rest.is_empty() {
+        if rest.iter().any(|p| p.amount != 0.0) {
             writeln!(f, "  {:>+9.4}  {} smaller ones", sum(rest), rest.len())?;
         }
-        if !self.note.is_empty() {
+        if !self.note.is_empty() && active > 0 {
             writeln!(f, "{}", self.note)?;
         }
         Ok(())
