@@ -42,7 +42,9 @@ fn a_profile_is_a_table_a_receipt_and_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
     let text = good(&[IMAGES, "--out", out.to_str().unwrap(), "--why", "block.0.attn.q_lif:17:1"]);
-    for says in ["patch_embed.proj_conv", "spike-driven", "synaptic operations an image", "report.html", "threshold 1; reset"] {
+    for says in
+        ["patch_embed.proj_conv", "spike-driven", "synaptic operations an image", "report.html", "threshold 1; reset"]
+    {
         assert!(text.contains(says), "no {says:?} in {text}");
     }
     let receipt: Receipt = serde_json::from_slice(&fs::read(out.join("receipt.json")).unwrap()).unwrap();
@@ -66,7 +68,8 @@ fn labelled_pictures_have_an_accuracy_after_each_timestep() {
     let folder = tempfile::tempdir().unwrap();
     class_folders(folder.path());
     let data = folder.path().to_str().unwrap();
-    let json: Value = serde_json::from_str(&good(&["--model", MNIST, "--data", data, "--json", "--batch", "2"])).unwrap();
+    let json: Value =
+        serde_json::from_str(&good(&["--model", MNIST, "--data", data, "--json", "--batch", "2"])).unwrap();
     assert_eq!(json["accuracy"]["labelled"], 3);
     let right = json["accuracy"]["right"].as_array().unwrap();
     assert_eq!(right.len() as u64, json["timesteps"].as_u64().unwrap());

@@ -207,7 +207,10 @@ impl Profile {
         if path.extension().is_some_and(|e| e == "json") {
             let text = std::fs::read_to_string(path).map_err(|e| crate::Error::io(path, e))?;
             let receipt = serde_json::from_str(&text).map_err(|e| {
-                crate::Error::format(path.display(), format!("is no receipt: {e}; give a receipt.json of `spikeshade profile`"))
+                crate::Error::format(
+                    path.display(),
+                    format!("is no receipt: {e}; give a receipt.json of `spikeshade profile`"),
+                )
             })?;
             return Ok(Other::Receipt(Box::new(receipt)));
         }
@@ -334,7 +337,8 @@ fn table(receipt: &Receipt, cost: &CostModel) -> String {
         receipt.timesteps,
         if receipt.timesteps == 1 { "" } else { "s" }
     );
-    text += &format!("{:<26} {:>9} {:>7} {:>8} {:>9}\n", "layer of neurons", "neurons", "fire %", "silent %", "always %");
+    text +=
+        &format!("{:<26} {:>9} {:>7} {:>8} {:>9}\n", "layer of neurons", "neurons", "fire %", "silent %", "always %");
     let share = |n: u64, of: u64| 100.0 * n as f64 / (of as f64).max(1.0);
     for n in &receipt.neurons {
         text += &format!(
@@ -346,7 +350,10 @@ fn table(receipt: &Receipt, cost: &CostModel) -> String {
             share(n.saturated, n.neurons)
         );
     }
-    text += &format!("\n{:<26} {:>12} {:>12} {:>7} {:>12}\n", "layer, per image", "operations", "dense", "done %", cost.name);
+    text += &format!(
+        "\n{:<26} {:>12} {:>12} {:>7} {:>12}\n",
+        "layer, per image", "operations", "dense", "done %", cost.name
+    );
     for layer in &receipt.layers {
         let kind = if layer.operation == Operation::Mac { "MAC" } else { "AC" };
         text += &format!(
@@ -359,7 +366,8 @@ fn table(receipt: &Receipt, cost: &CostModel) -> String {
         );
     }
     text += &format!("\n{:<14} {:>12} {:>12}", "counted as", "MACs", "ACs");
-    let shown: Vec<&CostModel> = COST_MODELS.iter().filter(|c| c.name == cost.name || c.name.ends_with("f32-sram")).collect();
+    let shown: Vec<&CostModel> =
+        COST_MODELS.iter().filter(|c| c.name == cost.name || c.name.ends_with("f32-sram")).collect();
     shown.iter().for_each(|c| text += &format!(" {:>14}", c.name));
     text += "\n";
     for way in &receipt.countings {

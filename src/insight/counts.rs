@@ -196,7 +196,8 @@ impl Counts {
             *self = other.clone();
             return Ok(());
         }
-        let spikes = |c: &Counts| -> Vec<(String, u64)> { c.spikes.iter().map(|s| (s.name.clone(), s.len())).collect() };
+        let spikes =
+            |c: &Counts| -> Vec<(String, u64)> { c.spikes.iter().map(|s| (s.name.clone(), s.len())).collect() };
         let attention =
             |c: &Counts| -> Vec<(String, Order)> { c.attention.iter().map(|a| (a.name.clone(), a.order)).collect() };
         let alike = (self.timesteps, self.sequence) == (other.timesteps, other.sequence)
@@ -204,7 +205,8 @@ impl Counts {
             && attention(self) == attention(other);
         if !alike {
             return Err(Error::Input(
-                "counts of different models, timesteps or orders of attention do not add up; count them apart".to_owned(),
+                "counts of different models, timesteps or orders of attention do not add up; count them apart"
+                    .to_owned(),
             ));
         }
         self.images += other.images;
@@ -227,10 +229,7 @@ impl Counts {
     }
 
     /// Reads the counters of a recording through `raw`; the second value is the head's spikes. `None` if nothing is counted.
-    pub(crate) fn read(
-        recording: &Recording,
-        mut raw: impl FnMut(TensorId) -> Raw,
-    ) -> Option<(Counts, ChannelCounts)> {
+    pub(crate) fn read(recording: &Recording, mut raw: impl FnMut(TensorId) -> Raw) -> Option<(Counts, ChannelCounts)> {
         let (mut counts, mut channels) = (Counts::default(), Vec::<(&str, ChannelCounts)>::new());
         let mut pairs: Vec<(&str, Shape, usize, Order, Vec<u64>)> = Vec::new();
         for counter in &recording.census {
@@ -263,7 +262,9 @@ impl Counts {
                 tensor.map_or_else(|| vec![0; shape.steps], |s| (0..shape.steps).map(|t| s.spikes_at(t)).collect())
             };
             let query_key = match (of(&format!("{name}.q_lif")), of(&format!("{name}.k"))) {
-                (Some(q), Some(k)) => (0..shape.steps).map(|t| (0..shape.batch).map(|b| dot(q.of(t, b), k.of(t, b))).sum()),
+                (Some(q), Some(k)) => {
+                    (0..shape.steps).map(|t| (0..shape.batch).map(|b| dot(q.of(t, b), k.of(t, b))).sum())
+                }
                 _ => continue,
             };
             let attention = AttentionCounts {

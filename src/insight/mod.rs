@@ -5,7 +5,7 @@
 
 pub mod anatomy;
 pub mod counts;
-pub mod receipt;
 mod picture;
+pub mod receipt;
 pub mod report;
 pub mod why;

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_its_standard() {
-        let known = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        let known =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
         known.iter().for_each(|(text, code)| assert_eq!(base64(text.as_bytes()), *code));
     }
 

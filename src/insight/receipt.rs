@@ -586,8 +586,8 @@ fn countings(anatomy: &[Layer], layers: &[LayerReceipt], totals: &Totals, counts
         updates,
     };
     let copies = if counts.sequence { 1.0 } else { steps };
-    let hooked_macs =
-        copies * (counts.pixels_reached * first_outputs) as f64 + (counts.head_active.iter().sum::<u64>() * classes) as f64;
+    let hooked_macs = copies * (counts.pixels_reached * first_outputs) as f64
+        + (counts.head_active.iter().sum::<u64>() * classes) as f64;
     Ok(vec![
         way(
             "exact",

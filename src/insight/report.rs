@@ -69,6 +69,10 @@ fn digits(x: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
+fn plural(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 fn percent(x: f64) -> String {
     if x > 0.0 && x < 0.0005 { "under 0.1 %".to_owned() } else { format!("{:.1} %", 100.0 * x) }
 }
@@ -133,23 +137,22 @@ pub fn html(report: &Report) -> String {
 fn head(out: &mut String, report: &Report) {
     let receipt = report.receipt;
     let facts = &receipt.model;
-    let inputs = if receipt.sequence { "sequences" } else { "images" };
+    let input = if receipt.sequence { "sequence" } else { "image" };
     put(
         out,
         format_args!(
-            "<h1>{}</h1>\n<p class=\"soft\">{} × {} pixels, D {}, depth {}, {} heads, {} classes, {} weights; {} {inputs} at {} \
-             timestep{}; spikeshade {}</p>\n",
+            "<h1>{}</h1>\n<p class=\"soft\">{} × {} pixels, D {}, depth {}, {}, {}, {} weights; {} at {}; spikeshade \
+             {}</p>\n",
             escaped(&facts.name),
             facts.img_size,
             facts.img_size,
             facts.embed_dim,
             facts.depth,
-            facts.num_heads,
-            facts.num_classes,
-            facts.weights,
-            receipt.images,
-            receipt.timesteps,
-            if receipt.timesteps == 1 { "" } else { "s" },
+            plural(facts.num_heads as u64, "head"),
+            if facts.num_classes == 1 { "1 class".to_owned() } else { format!("{} classes", facts.num_classes) },
+            escaped(&facts.weights),
+            plural(receipt.images, input),
+            plural(receipt.timesteps as u64, "timestep"),
             escaped(&receipt.spikeshade),
         ),
     );
@@ -167,12 +170,19 @@ fn head(out: &mut String, report: &Report) {
         false => ("–".to_owned(), "beside"),
     };
     tile(ratio, format!("{than} the dense network of the same shape ({})", joules(dense)));
-    tile(amount(receipt.per_image(totals.acs)), "synaptic operations an image, each an addition that a spike triggered".to_owned());
+    tile(
+        amount(receipt.per_image(totals.acs)),
+        "synaptic operations an image, each an addition that a spike triggered".to_owned(),
+    );
     tile(percent(receipt.firing_rate()), "of neurons fire at a timestep".to_owned());
     let share = |n: u64| n as f64 / (totals.neurons as f64).max(1.0);
     tile(
         percent(share(totals.silent)),
-        format!("of {} neurons never fired; {} always did", amount(totals.neurons as f64), percent(share(totals.saturated))),
+        format!(
+            "of {} neurons never fired; {} always did",
+            amount(totals.neurons as f64),
+            percent(share(totals.saturated))
+        ),
     );
     if let Some(of) = &receipt.accuracy {
         let right = of.right.last().copied().unwrap_or(0);
@@ -196,7 +206,11 @@ fn beside(out: &mut String, a: &Receipt, b: &Receipt) {
         let ratio = if values[0] > 0.0 { digits(values[1] / values[0]) } else { "–".to_owned() };
         put(
             out,
-            format_args!("<tr><td>{what}</td><td>{}</td><td>{}</td><td>{ratio}</td></tr>\n", unit(values[0]), unit(values[1])),
+            format_args!(
+                "<tr><td>{what}</td><td>{}</td><td>{}</td><td>{ratio}</td></tr>\n",
+                unit(values[0]),
+                unit(values[1])
+            ),
         );
     }
     out.push_str("</table></div>\n");
@@ -236,8 +250,8 @@ fn accuracy(out: &mut String, receipt: &Receipt) {
         "<h2>Accuracy after each timestep</h2>\n<p>The logits read out after 1, 2, … timesteps: what the model would answer if it \
          stopped there.</p>\n",
     );
-    let (width, height, left, top) = (620.0, 210.0, 52.0, 22.0);
-    let (right, bottom) = (width - 20.0, height - 34.0);
+    let (width, height, left, top) = (640.0, 216.0, 62.0, 22.0);
+    let (right, bottom) = (width - 20.0, height - 40.0);
     // A pad of its own where all are alike.
     let low = shares.iter().copied().fold(1.0, f64::min);
     let high = shares.iter().copied().fold(0.0, f64::max);
@@ -248,7 +262,12 @@ fn accuracy(out: &mut String, receipt: &Receipt) {
         1 => (left + right) / 2.0,
         n => left + 34.0 + (right - left - 64.0) * t as f64 / (n - 1) as f64,
     };
-    put(out, format_args!("<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" role=\"img\" aria-label=\"accuracy by timestep\">\n"));
+    put(
+        out,
+        format_args!(
+            "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" role=\"img\" aria-label=\"accuracy by timestep\">\n"
+        ),
+    );
     for i in 0..=3 {
         let share = low + (high - low) * f64::from(i) / 3.0;
         put(
@@ -271,11 +290,32 @@ fn accuracy(out: &mut String, receipt: &Receipt) {
         put(out, format_args!("<circle class=\"ac\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\"/>", x(t), y(share)));
         if shares.len() <= 8 || t + 1 == shares.len() || t == 0 {
             let above = y(share) - 9.0;
-            put(out, format_args!("<text x=\"{:.1}\" y=\"{above:.1}\" text-anchor=\"middle\">{:.2} %</text>", x(t), 100.0 * share));
+            put(
+                out,
+                format_args!(
+                    "<text x=\"{:.1}\" y=\"{above:.1}\" text-anchor=\"middle\">{:.2} %</text>",
+                    x(t),
+                    100.0 * share
+                ),
+            );
         }
-        put(out, format_args!("<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n", x(t), height - 14.0, t + 1));
+        put(
+            out,
+            format_args!(
+                "<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+                x(t),
+                height - 22.0,
+                t + 1
+            ),
+        );
     }
-    put(out, format_args!("<text class=\"soft\" x=\"{right}\" y=\"{}\" text-anchor=\"end\">timesteps</text></svg>\n", height - 1.0));
+    put(
+        out,
+        format_args!(
+            "<text class=\"soft\" x=\"{right}\" y=\"{}\" text-anchor=\"end\">timesteps</text></svg>\n",
+            height - 5.0
+        ),
+    );
 }
 
 fn energy_by_layer(out: &mut String, receipt: &Receipt) {
@@ -285,16 +325,22 @@ fn energy_by_layer(out: &mut String, receipt: &Receipt) {
     let most = energies.iter().map(|e| e.1).fold(0.0, f64::max);
     let total: f64 = energies.iter().map(|e| e.1).sum();
     out.push_str(
-        "<h2>Energy by layer</h2>\n<p>Picojoules an image, in the order of computation. <span class=\"key\" \
+        "<h2>Energy by layer</h2>\n<p>Of an image, in the order of computation. <span class=\"key\" \
          style=\"background:var(--ac)\"></span>additions that spikes trigger (0.9 pJ) <span class=\"key\" \
-         style=\"background:var(--mac)\"></span>multiply-accumulates of real values (4.6 pJ). On the right: the share of all, and of the \
-         layer's operations the share that was triggered.</p>\n",
+         style=\"background:var(--mac)\"></span>multiply-accumulates of real values (4.6 pJ). Beside a bar stands its share of all; on the right, \
+         which share of the layer's operations was triggered.</p>\n",
     );
     let (row, names, values) = (19.0, 190.0, 200.0);
-    let (width, height) = (980.0, row * energies.len() as f64 + 6.0);
-    put(out, format_args!("<div class=\"scroll\"><svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" style=\"min-width:720px\" role=\"img\" aria-label=\"energy by layer\">\n"));
+    let (width, height) = (980.0, row * (energies.len() + 1) as f64 + 6.0);
+    put(
+        out,
+        format_args!(
+            "<div class=\"scroll\"><svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" style=\"min-width:720px\" role=\"img\" aria-label=\"energy by layer\">\n"
+        ),
+    );
+    put(out, format_args!("<text class=\"soft\" x=\"{width}\" y=\"13\" text-anchor=\"end\">triggered</text>\n"));
     for (i, (layer, energy)) in energies.iter().enumerate() {
-        let y = row * i as f64;
+        let y = row * (i + 1) as f64;
         let length = if most > 0.0 { energy / most * (width - names - values) } else { 0.0 };
         let class = if layer.operation == Operation::Mac { "mac" } else { "ac" };
         let triggered = layer.operations() as f64 / (layer.dense as f64).max(1.0);
@@ -451,7 +497,13 @@ fn one_image(out: &mut String, report: &Report, sample: &Sample) {
     raster(out, sample);
     histogram(out, config, sample);
     if let Some(why) = &sample.why {
-        put(out, format_args!("<h3>Why did it fire?</h3>\n<pre>{}</pre>\n", why.lines().map(|l| escaped(l) + "\n").collect::<String>()));
+        put(
+            out,
+            format_args!(
+                "<h3>Why did it fire?</h3>\n<pre>{}</pre>\n",
+                why.lines().map(|l| escaped(l) + "\n").collect::<String>()
+            ),
+        );
     }
 }
 
@@ -488,7 +540,9 @@ fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
     let mut shown = String::new();
     for block in 0..config.depth {
         let name = format!("block.{block}.attn");
-        let (Some((k, keys)), Some((_, q))) = (real(sample, &format!("k.{name}")), signs(sample, &format!("s.{name}.q_lif"))) else {
+        let (Some((k, keys)), Some((_, q))) =
+            (real(sample, &format!("k.{name}")), signs(sample, &format!("s.{name}.q_lif")))
+        else {
             continue;
         };
         let (tokens, channels, heads) = (k.shape.tokens(), k.shape.channels, config.num_heads);
@@ -552,6 +606,10 @@ fn raster(out: &mut String, sample: &Sample) {
     };
     let layer = escaped(&sample.layer);
     put(out, format_args!("<h3>Raster of {layer}</h3>\n"));
+    if chosen.is_empty() {
+        put(out, format_args!("<p>None of its {neurons} neurons fired for this image.</p>\n"));
+        return;
+    }
     let what = if sample.neurons.is_empty() { "evenly chosen from these" } else { "as asked for" };
     put(
         out,
@@ -562,9 +620,6 @@ fn raster(out: &mut String, sample: &Sample) {
             if matches!(tensor.values, Values::Ternary(_)) { "; red is −1" } else { "" }
         ),
     );
-    if chosen.is_empty() {
-        return;
-    }
     let column = (900.0 / chosen.len() as f64).clamp(4.5, 22.0);
     let line = if steps > 12 { 9.0 } else { 17.0 };
     let (left, width, height) = (44.0, 44.0 + column * chosen.len() as f64 + 2.0, line * steps as f64 + 22.0);
@@ -577,7 +632,15 @@ fn raster(out: &mut String, sample: &Sample) {
     for t in 0..steps {
         let y = line * t as f64;
         if steps <= 12 || t % 4 == 0 || t + 1 == steps {
-            put(out, format_args!("<text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">t {}</text>", left - 7.0, y + line / 2.0 + 4.0, t + 1));
+            put(
+                out,
+                format_args!(
+                    "<text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">t {}</text>",
+                    left - 7.0,
+                    y + line / 2.0 + 4.0,
+                    t + 1
+                ),
+            );
         }
         put(out, format_args!("<path class=\"rule\" d=\"M{left} {0:.1}H{1:.1}\"/>\n", y + line, width - 2.0));
         for (i, &neuron) in chosen.iter().enumerate() {
@@ -620,8 +683,7 @@ fn histogram(out: &mut String, config: &Config, sample: &Sample) {
     if h.is_empty() {
         return;
     }
-    let threshold =
-        if sample.layer.ends_with(".attn_lif") { config.attn_v_threshold } else { config.v_threshold };
+    let threshold = if sample.layer.ends_with(".attn_lif") { config.attn_v_threshold } else { config.v_threshold };
     let ternary = sample.layer.ends_with(".v_lif");
     let mut sorted: Vec<f32> = h.to_vec();
     sorted.sort_by(f32::total_cmp);
@@ -646,12 +708,21 @@ fn histogram(out: &mut String, config: &Config, sample: &Sample) {
              root of the count, so that few beside many can be seen.</p>\n",
             fired,
             tensor.shape.steps * tensor.shape.tokens() * tensor.shape.channels,
-            if ternary { "at or beyond one of the thresholds, and fire" } else { "at or beyond the threshold, and fire" }
+            if ternary {
+                "at or beyond one of the thresholds, and fire"
+            } else {
+                "at or beyond the threshold, and fire"
+            }
         ),
     );
     let (width, height, top, bottom) = (760.0, 200.0, 20.0, 168.0);
     let x = |v: f64| (v - low) / (high - low) * width;
-    put(out, format_args!("<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" role=\"img\" aria-label=\"histogram of membranes\">\n"));
+    put(
+        out,
+        format_args!(
+            "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" role=\"img\" aria-label=\"histogram of membranes\">\n"
+        ),
+    );
     let bar = width / BINS as f64;
     for (i, &n) in counts.iter().enumerate().filter(|(_, n)| **n > 0) {
         let tall = ((n as f64 / most).sqrt() * (bottom - top)).max(1.0);
@@ -681,7 +752,14 @@ fn histogram(out: &mut String, config: &Config, sample: &Sample) {
     for i in 0..=4 {
         let v = low + (high - low) * f64::from(i) / 4.0;
         let anchor = ["start", "middle", "middle", "middle", "end"][i as usize];
-        put(out, format_args!("<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{v:.2}</text>", x(v), bottom + 18.0));
+        put(
+            out,
+            format_args!(
+                "<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{v:.2}</text>",
+                x(v),
+                bottom + 18.0
+            ),
+        );
     }
     out.push_str("</svg>\n");
 }
@@ -698,18 +776,40 @@ fn ways(out: &mut String, receipt: &Receipt) {
     out.push_str("</tr>\n");
     for way in &receipt.countings {
         let class = if way.name == MAIN.0 { " class=\"main\"" } else { "" };
-        put(out, format_args!("<tr{class}><td>{}</td><td>{}</td><td>{}</td>", escaped(&way.name), amount(way.macs), amount(way.acs)));
+        put(
+            out,
+            format_args!(
+                "<tr{class}><td>{}</td><td>{}</td><td>{}</td>",
+                escaped(&way.name),
+                amount(way.macs),
+                amount(way.acs)
+            ),
+        );
         for cost in COST_MODELS {
-            put(out, format_args!("<td>{}</td>", receipt.picojoules(&way.name, cost.name).map_or("–".to_owned(), joules)));
+            put(
+                out,
+                format_args!("<td>{}</td>", receipt.picojoules(&way.name, cost.name).map_or("–".to_owned(), joules)),
+            );
         }
         out.push_str("</tr>\n");
     }
-    out.push_str("</table></div>\n<details><summary>What the lines and columns mean</summary>\n<div class=\"scroll\"><table>\n");
+    out.push_str(
+        "</table></div>\n<details><summary>What the lines and columns mean</summary>\n<div class=\"scroll\"><table>\n",
+    );
     for way in &receipt.countings {
-        put(out, format_args!("<tr><td>{}</td><td class=\"wrap\">{}</td></tr>\n", escaped(&way.name), escaped(&way.how)));
+        put(
+            out,
+            format_args!("<tr><td>{}</td><td class=\"wrap\">{}</td></tr>\n", escaped(&way.name), escaped(&way.how)),
+        );
     }
     for CostModel { name, mac, ac, source, .. } in COST_MODELS {
-        put(out, format_args!("<tr><td>{name}</td><td class=\"wrap\">MAC {mac} pJ, AC {ac} pJ. {}</td></tr>\n", escaped(source)));
+        put(
+            out,
+            format_args!(
+                "<tr><td>{name}</td><td class=\"wrap\">MAC {mac} pJ, AC {ac} pJ. {}</td></tr>\n",
+                escaped(source)
+            ),
+        );
     }
     out.push_str("</table></div></details>\n");
 }

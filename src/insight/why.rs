@@ -147,7 +147,8 @@ fn seen(shape: Shape, y: usize, x: usize) -> impl Iterator<Item = (usize, usize,
 /// What `layer` makes of `spikes` at a place.
 fn of_spikes(layer: &ConvBn, spikes: &Spikes, t: usize, y: usize, x: usize, o: usize) -> Result<Vec<Contribution>> {
     let (weights, shift) = layer.row(o);
-    let mut parts = vec![Contribution { from: format!("batch norm's shift of {}", layer.name()), amount: f64::from(shift) }];
+    let mut parts =
+        vec![Contribution { from: format!("batch norm's shift of {}", layer.name()), amount: f64::from(shift) }];
     let places: Vec<(usize, usize, usize)> = match layer.taps() {
         9 => seen(spikes.shape, y, x).collect(),
         _ => vec![(0, y, x)],
@@ -255,7 +256,8 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
         let spikes = Spikes::new(trace, spikes, false)?;
         of_spikes(layer, &spikes, t, y, x, c)
     };
-    let block_of = |name: &str| name.strip_prefix("block.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+    let block_of =
+        |name: &str| name.strip_prefix("block.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
     let mut parts = match (layer, block_of(layer).and_then(|i| Some((i, blocks.get(i)?)))) {
         ("patch_embed.proj_lif", _) => {
             let size = config.in_chans * config.img_size * config.img_size;
@@ -297,7 +299,9 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
                 let name = &attention.name;
                 let dim = config.head_dim();
                 let head = c / dim;
-                note = format!("A contribution is a token of head {head}: how well its key fits the query, times its value's sign.");
+                note = format!(
+                    "A contribution is a token of head {head}: how well its key fits the query, times its value's sign."
+                );
                 let mut parts = Vec::new();
                 for m in 0..of.height * of.width {
                     let value = trace.at(&format!("s.{name}.v_lif"), t, m, c)?;
@@ -369,7 +373,11 @@ impl Display for Why {
         match active {
             0 => writeln!(f, "\nits input at timestep {timestep} is 0: nothing reached it")?,
             1 => writeln!(f, "\nits input at timestep {timestep} is {:.4}, of one part:", self.input)?,
-            n => writeln!(f, "\nits input at timestep {timestep} is {:.4}, the sum of {n} parts, the largest:", self.input)?,
+            n => writeln!(
+                f,
+                "\nits input at timestep {timestep} is {:.4}, the sum of {n} parts, the largest:",
+                self.input
+            )?,
         }
         for part in self.contributions.iter().take(SHOWN).filter(|p| p.amount != 0.0) {
             writeln!(f, "  {:>+9.4}  {}", part.amount, part.from)?;

@@ -40,8 +40,7 @@ pub fn spike_census(spikes: &[u32], of: &Layout, out: &mut [u32]) {
             always.fill(u32::MAX);
             for image in &images {
                 let tokens = image[block * 64 * row * planes..].chunks_exact(planes * row);
-                for ((ever, always), token) in
-                    ever.chunks_exact_mut(row).zip(always.chunks_exact_mut(row)).zip(tokens)
+                for ((ever, always), token) in ever.chunks_exact_mut(row).zip(always.chunks_exact_mut(row)).zip(tokens)
                 {
                     let (plus, minus) = token.split_at(row);
                     for w in 0..row {
