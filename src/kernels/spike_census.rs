@@ -42,7 +42,7 @@ pub static KERNEL: Kernel = Kernel {
     constants: || vec![vec![]],
 };
 
-/// Words that one workgroup counts; below 2²⁰, beyond which a count might not fit 32 bits.
+/// About how many words one workgroup counts; at 2²⁰ a count might not fit 32 bits.
 const PART_WORDS: usize = 2048;
 
 /// What is counted of a tensor, and where it lies in the counters.
@@ -76,7 +76,7 @@ impl Layout {
 
     /// Parts of an image, each with three counts of its own.
     pub fn parts(&self) -> usize {
-        self.image_words().div_ceil(PART_WORDS)
+        self.shape.tokens().div_ceil(self.part_tokens())
     }
 
     /// Elements of `[T][B][parts][3]`.
@@ -100,9 +100,9 @@ impl Layout {
         Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 32 * counters }
     }
 
-    /// Words of a part.
-    pub(crate) fn part_words(&self) -> usize {
-        PART_WORDS
+    /// Tokens of a part, the last of an image apart.
+    pub fn part_tokens(&self) -> usize {
+        (PART_WORDS / words(self.shape.channels).max(1)).max(1)
     }
 }
 
@@ -140,7 +140,7 @@ impl Op for SpikeCensusOp {
             words: dim(words(of.shape.channels)),
             planes: if of.ternary { 2 } else { 1 },
             parts: dim(of.parts()),
-            part_words: dim(of.part_words()),
+            part_words: dim(of.part_tokens() * words(of.shape.channels)),
             step_groups: dim(step_groups),
             neuron_groups: dim(neuron_groups),
             channel_groups: dim(channel_groups),

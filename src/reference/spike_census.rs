@@ -10,63 +10,123 @@ fn side(at: usize, size: usize) -> u32 {
     1 + u32::from(at > 0) + u32::from(at + 1 < size)
 }
 
+/// Images as tokens' rows, `[N][planes][words]`.
+#[derive(Clone, Copy)]
+struct Rows {
+    row: usize,
+    planes: usize,
+}
+
+impl Rows {
+    /// Positive and negative spikes of each part, and how many outputs see them: `counts` `[parts][3]`.
+    #[inline(always)]
+    fn steps(self, image: &[u32], of: &Layout, counts: &mut [u32]) {
+        let a_token = self.planes * self.row;
+        let ones = |words: &[u32]| words.iter().map(|w| w.count_ones()).sum::<u32>();
+        for (part, counts) in counts.chunks_exact_mut(3).enumerate() {
+            let (first, mut sums) = (part * of.part_tokens(), [0; 3]);
+            let tokens = image[first * a_token..].chunks_exact(a_token).take(of.part_tokens());
+            for (n, token) in (first..).zip(tokens) {
+                let (plus, minus) = token.split_at(self.row);
+                let (p, m) = (ones(plus), ones(minus));
+                let reach = side(n / of.shape.width, of.shape.height) * side(n % of.shape.width, of.shape.width);
+                sums = [sums[0] + p, sums[1] + m, sums[2] + (p + m) * reach];
+            }
+            counts.copy_from_slice(&sums);
+        }
+    }
+
+    /// Which neurons of the tokens from `first` on ever and always fired in `images`.
+    #[inline(always)]
+    fn neurons(self, images: &[&[u32]], first: usize, ever: &mut [u32], always: &mut [u32]) {
+        let a_token = self.planes * self.row;
+        ever.fill(0);
+        always.fill(u32::MAX);
+        for image in images {
+            let words = &image[first * a_token..][..ever.len() * self.planes];
+            if self.planes == 1 {
+                for ((ever, always), &fired) in ever.iter_mut().zip(always.iter_mut()).zip(words) {
+                    *ever |= fired;
+                    *always &= fired;
+                }
+                continue;
+            }
+            let of_tokens = ever.chunks_exact_mut(self.row).zip(always.chunks_exact_mut(self.row));
+            for ((ever, always), token) in of_tokens.zip(words.chunks_exact(a_token)) {
+                let (plus, minus) = token.split_at(self.row);
+                for (w, (plus, minus)) in plus.iter().zip(minus).enumerate() {
+                    ever[w] |= plus | minus;
+                    always[w] &= plus | minus;
+                }
+            }
+        }
+    }
+
+    /// Spikes of each channel of an image, `[words · 32]`: six bits of 32 counters lie in six words, so that a word is added to all of
+    /// them at once; before they overflow they are added to the counts.
+    #[inline(always)]
+    fn channels(self, image: &[u32], counts: &mut [u32]) {
+        const BITS: usize = 6;
+        let a_token = self.planes * self.row;
+        counts.fill(0);
+        let (mut carry, mut counters) = (vec![0; self.row], vec![0; BITS * self.row]);
+        for tokens in image.chunks(((1 << BITS) - 1) * a_token) {
+            counters.fill(0);
+            for token in tokens.chunks_exact(a_token) {
+                let (plus, minus) = token.split_at(self.row);
+                carry.copy_from_slice(plus);
+                carry.iter_mut().zip(minus).for_each(|(fired, minus)| *fired |= minus);
+                for bit in counters.chunks_exact_mut(self.row) {
+                    for (bit, carry) in bit.iter_mut().zip(&mut carry) {
+                        (*bit, *carry) = (*bit ^ *carry, *bit & *carry);
+                    }
+                }
+            }
+            for (b, bit) in counters.chunks_exact(self.row).enumerate() {
+                for (counts, word) in counts.chunks_exact_mut(32).zip(bit) {
+                    counts.iter_mut().enumerate().for_each(|(c, count)| *count += (word >> c & 1) << b);
+                }
+            }
+        }
+    }
+}
+
 /// The counters of `spikes` `[T][B][N][planes][words]`, in the order of `of`.
 pub fn spike_census(spikes: &[u32], of: &Layout, out: &mut [u32]) {
-    let (row, planes) = (words(of.shape.channels), if of.ternary { 2 } else { 1 });
+    /// Words that one thread counts in less time than another takes to wake up.
+    const LITTLE: usize = 1 << 15;
+    const BLOCK: usize = 256;
+    let rows = Rows { row: words(of.shape.channels), planes: if of.ternary { 2 } else { 1 } };
+    let little = spikes.len() <= LITTLE;
     let image_words = of.image_words();
     let (steps, out) = out.split_at_mut(of.step_counts());
     let (neurons, channels) = out.split_at_mut(of.neuron_words());
-    let images: Vec<&[u32]> = spikes.chunks_exact((planes * image_words).max(1)).collect();
+    let images: Vec<&[u32]> = spikes.chunks_exact((rows.planes * image_words).max(1)).collect();
     if of.neurons {
-        let of_images: Vec<_> = steps.chunks_exact_mut(3 * of.parts()).zip(&images).collect();
-        parallel::for_each(of_images, |(counts, image)| {
-            counts.fill(0);
-            for (n, token) in image.chunks_exact(planes * row).enumerate() {
-                let reach = side(n / of.shape.width, of.shape.height) * side(n % of.shape.width, of.shape.width);
-                let (plus, minus) = token.split_at(row);
-                for w in 0..row {
-                    let counts = &mut counts[(n * row + w) / of.part_words() * 3..][..3];
-                    let (p, m) = (plus[w].count_ones(), minus.get(w).map_or(0, |m| m.count_ones()));
-                    counts[0] += p;
-                    counts[1] += m;
-                    counts[2] += (p + m) * reach;
-                }
-            }
-        });
+        let of_images = steps.chunks_exact_mut(3 * of.parts()).zip(&images);
+        parallel::for_each_unless(
+            little,
+            of_images,
+            #[inline(always)]
+            |(counts, image)| rows.steps(image, of, counts),
+        );
         let (ever, always) = neurons.split_at_mut(image_words);
-        let of_tokens: Vec<_> = ever.chunks_mut(64 * row).zip(always.chunks_mut(64 * row)).enumerate().collect();
-        parallel::for_each(of_tokens, |(block, (ever, always))| {
-            ever.fill(0);
-            always.fill(u32::MAX);
-            for image in &images {
-                let tokens = image[block * 64 * row * planes..].chunks_exact(planes * row);
-                for ((ever, always), token) in ever.chunks_exact_mut(row).zip(always.chunks_exact_mut(row)).zip(tokens)
-                {
-                    let (plus, minus) = token.split_at(row);
-                    for w in 0..row {
-                        let fired = plus[w] | minus.get(w).unwrap_or(&0);
-                        ever[w] |= fired;
-                        always[w] &= fired;
-                    }
-                }
-            }
-        });
+        let blocks = ever.chunks_mut(BLOCK * rows.row).zip(always.chunks_mut(BLOCK * rows.row)).enumerate();
+        parallel::for_each_unless(
+            little,
+            blocks,
+            #[inline(always)]
+            |(block, (ever, always))| rows.neurons(&images, block * BLOCK, ever, always),
+        );
     }
     if of.channels {
-        let of_images: Vec<_> = channels.chunks_exact_mut(32 * row).zip(&images).collect();
-        parallel::for_each(of_images, |(counts, image)| {
-            counts.fill(0);
-            for token in image.chunks_exact(planes * row) {
-                let (plus, minus) = token.split_at(row);
-                for w in 0..row {
-                    let mut left = plus[w] | minus.get(w).unwrap_or(&0);
-                    while left != 0 {
-                        counts[w * 32 + left.trailing_zeros() as usize] += 1;
-                        left &= left - 1;
-                    }
-                }
-            }
-        });
+        let of_images = channels.chunks_exact_mut(32 * rows.row).zip(&images);
+        parallel::for_each_unless(
+            little,
+            of_images,
+            #[inline(always)]
+            |(counts, image)| rows.channels(image, counts),
+        );
     }
 }
 

@@ -73,7 +73,8 @@ fn sums_carry() {
         let mut r = Recording::default();
         let full = vec![u32::MAX; shape.tokens() * row];
         let keys = packed(&mut r, &full, Element::Spikes, shape);
-        let plus_only: Vec<u32> = (0..2 * full.len()).map(|i| if i / row % 2 == 0 { u32::MAX } else { 0 }).collect();
+        let plus_only: Vec<u32> =
+            (0..2 * full.len()).map(|i| if (i / row).is_multiple_of(2) { u32::MAX } else { 0 }).collect();
         let v = packed(&mut r, &plus_only, Element::Ternary, shape);
         let out = output(&mut r, "pairs", Element::Spikes, pairs_shape(shape));
         r.push(KeyValuePairs { layer: "pairs".to_owned(), keys, v, out, head_dim: shape.channels });

@@ -24,14 +24,14 @@ fn by_definition(spikes: &[u32], shape: Shape, ternary: bool, of: &Layout) -> Ve
     if of.neurons {
         let mut steps = vec![0; of.step_counts()];
         for image in 0..images {
-            for n in 0..tokens {
+            for (n, &reach) in reach.iter().enumerate() {
                 for c in 0..shape.channels {
-                    let part = (n * row + c / 32) / (tokens * row).div_ceil(of.parts()).next_multiple_of(2048);
+                    let part = n / (2048 / row);
                     let counts = &mut steps[(image * of.parts() + part) * 3..][..3];
                     let s = sign(image, n, c);
                     counts[0] += u64::from(s > 0);
                     counts[1] += u64::from(s < 0);
-                    counts[2] += u64::from(s != 0) * reach[n];
+                    counts[2] += u64::from(s != 0) * reach;
                 }
             }
         }
