@@ -4,7 +4,7 @@
 //   channels[t, b, c] = Σ_n bit c of fired[t, b, n]
 // reach(y, x) = rows(y) · cols(x) is how many outputs of a 3×3 convolution (pad 1) see the token: 9 inside, 6 at an edge, 4 in a
 // corner; rows(y) = 1 + [y > 0] + [y < H - 1].
-// Every count fits 32 bits: a part is some whole tokens of about 2048 words, and 9 · 32 · 2^20 < 2^32. The host adds in 64 bits.
+// Every count fits 32 bits: a part is a few lines of tokens, about 2048 words, and 9 · 32 · 2^20 < 2^32. The host adds in 64 bits.
 //
 // Grid: x, y (folded) workgroups in a line: one for each step, image and part; then one for each 64 words of neurons; then one
 // for each step, image and word of channels (bit c of the even tokens on thread c (0..31), of the odd ones on thread 32 + c).

@@ -76,7 +76,7 @@ impl Layout {
 
     /// Parts of an image, each with three counts of its own.
     pub fn parts(&self) -> usize {
-        self.shape.tokens().div_ceil(self.part_tokens())
+        self.shape.height.div_ceil(self.part_lines())
     }
 
     /// Elements of `[T][B][parts][3]`.
@@ -100,9 +100,14 @@ impl Layout {
         Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 32 * counters }
     }
 
-    /// Tokens of a part, the last of an image apart.
-    pub fn part_tokens(&self) -> usize {
-        (PART_WORDS / words(self.shape.channels).max(1)).max(1)
+    /// Words of a line of tokens, of one plane.
+    fn line_words(&self) -> usize {
+        self.shape.width * words(self.shape.channels)
+    }
+
+    /// Lines of tokens of a part; the last of an image may have fewer.
+    pub fn part_lines(&self) -> usize {
+        (PART_WORDS / self.line_words().max(1)).max(1)
     }
 }
 
@@ -140,7 +145,7 @@ impl Op for SpikeCensusOp {
             words: dim(words(of.shape.channels)),
             planes: if of.ternary { 2 } else { 1 },
             parts: dim(of.parts()),
-            part_words: dim(of.part_tokens() * words(of.shape.channels)),
+            part_words: dim(of.part_lines() * of.line_words()),
             step_groups: dim(step_groups),
             neuron_groups: dim(neuron_groups),
             channel_groups: dim(channel_groups),

@@ -4,7 +4,7 @@ use super::{HostTensors, Real, parallel};
 use crate::kernels::spike_census::{Layout, SpikeCensusOp};
 use crate::tensor::words;
 
-/// How many outputs of a 3×3 convolution (pad 1) see place `at` of a side of `size`.
+/// How many lines of outputs of a 3×3 convolution (pad 1) see line `at` of `size`.
 #[inline(always)]
 fn side(at: usize, size: usize) -> u32 {
     1 + u32::from(at > 0) + u32::from(at + 1 < size)
@@ -22,15 +22,21 @@ impl Rows {
     #[inline(always)]
     fn steps(self, image: &[u32], of: &Layout, counts: &mut [u32]) {
         let a_token = self.planes * self.row;
+        let a_line = (of.shape.width * a_token).max(1);
         let ones = |words: &[u32]| words.iter().map(|w| w.count_ones()).sum::<u32>();
         for (part, counts) in counts.chunks_exact_mut(3).enumerate() {
-            let (first, mut sums) = (part * of.part_tokens(), [0; 3]);
-            let tokens = image[first * a_token..].chunks_exact(a_token).take(of.part_tokens());
-            for (n, token) in (first..).zip(tokens) {
-                let (plus, minus) = token.split_at(self.row);
-                let (p, m) = (ones(plus), ones(minus));
-                let reach = side(n / of.shape.width, of.shape.height) * side(n % of.shape.width, of.shape.width);
-                sums = [sums[0] + p, sums[1] + m, sums[2] + (p + m) * reach];
+            let (first, mut sums) = (part * of.part_lines(), [0; 3]);
+            let lines = image[first * a_line..].chunks_exact(a_line).take(of.part_lines());
+            for (y, line) in (first..).zip(lines) {
+                let minus = match self.planes {
+                    2 => line.chunks_exact(a_token).map(|token| ones(&token[self.row..])).sum(),
+                    _ => 0,
+                };
+                let all = ones(line);
+                // Three columns see a token, but the outermost.
+                let columns = 3 * all - ones(&line[..a_token]) - ones(&line[a_line - a_token..]);
+                let reach = columns * side(y, of.shape.height);
+                sums = [sums[0] + all - minus, sums[1] + minus, sums[2] + reach];
             }
             counts.copy_from_slice(&sums);
         }

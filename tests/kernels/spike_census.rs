@@ -26,7 +26,7 @@ fn by_definition(spikes: &[u32], shape: Shape, ternary: bool, of: &Layout) -> Ve
         for image in 0..images {
             for (n, &reach) in reach.iter().enumerate() {
                 for c in 0..shape.channels {
-                    let part = n / (2048 / row);
+                    let part = n / (of.part_lines() * shape.width);
                     let counts = &mut steps[(image * of.parts() + part) * 3..][..3];
                     let s = sign(image, n, c);
                     counts[0] += u64::from(s > 0);
