@@ -75,7 +75,8 @@ fn pairs(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gr
         return;
     }
     var total = vec2u();
-    for (var i = thread; i < census.tokens * census.heads; i += 64u) {
+    // groups.z is 1: without it lavapipe would compile the kernel for the uniform's values, at every dispatch.
+    for (var i = thread; i < census.tokens * census.heads + groups.z - 1u; i += 64u) {
         let token = image * census.tokens + i / census.heads;
         let head = i % census.heads;
         var of_keys = 0u;

@@ -9,6 +9,9 @@
 // Grid: x, y (folded) workgroups in a line: one for each step, image and part; then one for each 64 words of neurons; then one
 // for each step, image and word of channels (bit c of the even tokens on thread c (0..31), of the odd ones on thread 32 + c).
 // Order: integers, so any.
+//
+// No branch or loop depends on the uniform alone: lavapipe would compile the kernel anew for its values, at every dispatch. The grid is
+// one deep, so groups.z - 1 is a zero that is known only then.
 
 struct SpikeCensus {
     images: u32,         // T * B
@@ -21,6 +24,7 @@ struct SpikeCensus {
     step_groups: u32,    // workgroups of the first kind
     neuron_groups: u32,  // of the second
     channel_groups: u32, // of the third
+    channels_first: u32, // where its counts begin
 }
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;        // [T][B][N][planes][words]
@@ -38,10 +42,9 @@ fn plus(image: u32, token: u32, word: u32) -> u32 {
 }
 
 fn minus(image: u32, token: u32, word: u32) -> u32 {
-    if census.planes < 2u {
-        return 0u;
-    }
-    return spikes_in[((image * tokens() + token) * census.planes + 1u) * census.words + word];
+    // Of one plane the same word again, masked away.
+    let second = census.planes - 1u;
+    return spikes_in[((image * tokens() + token) * census.planes + second) * census.words + word] & (0u - second);
 }
 
 fn side(at: u32, size: u32) -> u32 {
@@ -78,7 +81,7 @@ fn count_steps(id: u32, thread: u32) {
     }
 }
 
-fn see_neurons(id: u32, thread: u32) {
+fn see_neurons(id: u32, thread: u32, zero: u32) {
     let all_words = tokens() * census.words;
     let i = id * 64u + thread;
     if i >= all_words {
@@ -86,7 +89,7 @@ fn see_neurons(id: u32, thread: u32) {
     }
     var ever = 0u;
     var always = 0xffffffffu;
-    for (var image = 0u; image < census.images; image += 1u) {
+    for (var image = 0u; image < census.images + zero; image += 1u) {
         let fired = plus(image, i / census.words, i % census.words) | minus(image, i / census.words, i % census.words);
         ever |= fired;
         always &= fired;
@@ -96,42 +99,35 @@ fn see_neurons(id: u32, thread: u32) {
     census_out[at + all_words] = always;
 }
 
-fn count_channels(id: u32, thread: u32) {
-    let image = id / census.words;
-    let word = id % census.words;
-    var count = 0u;
-    for (var first = 0u; first < tokens(); first += 64u) {
-        let token = first + thread;
-        var fired = 0u;
-        if token < tokens() {
-            fired = plus(image, token, word) | minus(image, token, word);
-        }
-        partial[thread] = fired;
-        workgroupBarrier();
-        for (var i = thread / 32u; i < 64u; i += 2u) {
-            count += (partial[i] >> (thread % 32u)) & 1u;
-        }
-        workgroupBarrier();
-    }
-    partial[thread] = count;
-    workgroupBarrier();
-    if thread < 32u {
-        var at = census.step_groups * 3u + id * 32u + thread;
-        if census.neuron_groups > 0u {
-            at += 2u * tokens() * census.words;
-        }
-        census_out[at] = partial[thread] + partial[thread + 32u];
-    }
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u) {
     let id = group.x + group.y * groups.x;
     if id < census.step_groups {
         count_steps(id, thread);
     } else if id < census.step_groups + census.neuron_groups {
-        see_neurons(id - census.step_groups, thread);
+        see_neurons(id - census.step_groups, thread, groups.z - 1u);
     } else if id < census.step_groups + census.neuron_groups + census.channel_groups {
-        count_channels(id - census.step_groups - census.neuron_groups, thread);
+        let of = id - census.step_groups - census.neuron_groups;
+        let image = of / census.words;
+        let word = of % census.words;
+        var count = 0u;
+        for (var first = 0u; first < tokens() + groups.z - 1u; first += 64u) {
+            let token = first + thread;
+            var fired = 0u;
+            if token < tokens() {
+                fired = plus(image, token, word) | minus(image, token, word);
+            }
+            partial[thread] = fired;
+            workgroupBarrier();
+            for (var i = thread / 32u; i < 64u; i += 2u) {
+                count += (partial[i] >> (thread % 32u)) & 1u;
+            }
+            workgroupBarrier();
+        }
+        partial[thread] = count;
+        workgroupBarrier();
+        if thread < 32u {
+            census_out[census.channels_first + of * 32u + thread] = partial[thread] + partial[thread + 32u];
+        }
     }
 }

@@ -392,7 +392,10 @@ fn merge(parts: Vec<(usize, Outputs)>, model: &Model) -> Result<Output> {
         }
         if let Some((counts, head)) = part.census {
             output.readouts.extend(model.readouts(&head));
-            output.census.get_or_insert_default().merge(&counts)?;
+            match &mut output.census {
+                Some(sum) => sum.merge(&counts)?,
+                None => output.census = Some(counts),
+            }
         }
         for count in part.counts {
             match output.counts.iter_mut().find(|c| c.layer == count.layer) {

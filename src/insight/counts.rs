@@ -281,7 +281,8 @@ impl Counts {
             };
             counts.attention.push(attention);
         }
-        let head = of("head_lif").cloned().unwrap_or_default();
+        let head = channels.iter().position(|c| c.0 == "head_lif");
+        let head = head.map(|i| channels.swap_remove(i).1).unwrap_or_default();
         let active = |t: usize| (0..head.batch).flat_map(|b| head.of(t, b)).filter(|&&n| n > 0).count() as u64;
         counts.head_active = (0..head.steps).map(active).collect();
         Some((counts, head))

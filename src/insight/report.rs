@@ -289,7 +289,9 @@ fn accuracy(out: &mut String, receipt: &Receipt) {
     for (t, &share) in shares.iter().enumerate() {
         put(out, format_args!("<circle class=\"ac\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\"/>", x(t), y(share)));
         if shares.len() <= 8 || t + 1 == shares.len() || t == 0 {
-            let above = y(share) - 9.0;
+            // A line that rises would run through a label above its lower end.
+            let rises = shares.get(t + 1).is_some_and(|next| y(share) - y(*next) > 20.0);
+            let above = if rises { y(share) + 18.0 } else { y(share) - 9.0 };
             put(
                 out,
                 format_args!(

@@ -28,6 +28,8 @@ uniform! {
         neuron_groups: u32,
         /// Workgroups that count channels.
         channel_groups: u32,
+        /// Where the channels' counts begin.
+        channels_first: u32,
     }
 }
 
@@ -149,6 +151,7 @@ impl Op for SpikeCensusOp {
             step_groups: dim(step_groups),
             neuron_groups: dim(neuron_groups),
             channel_groups: dim(channel_groups),
+            channels_first: dim(of.step_counts() + of.neuron_words()),
         };
         Dispatch {
             kernel: &KERNEL,
