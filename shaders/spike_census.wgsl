@@ -107,9 +107,9 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     } else if id < census.step_groups + census.neuron_groups {
         see_neurons(id - census.step_groups, thread, groups.z - 1u);
     } else if id < census.step_groups + census.neuron_groups + census.channel_groups {
-        let of = id - census.step_groups - census.neuron_groups;
-        let image = of / census.words;
-        let word = of % census.words;
+        let unit = id - census.step_groups - census.neuron_groups;
+        let image = unit / census.words;
+        let word = unit % census.words;
         var count = 0u;
         for (var first = 0u; first < tokens() + groups.z - 1u; first += 64u) {
             let token = first + thread;
@@ -127,7 +127,7 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         partial[thread] = count;
         workgroupBarrier();
         if thread < 32u {
-            census_out[census.channels_first + of * 32u + thread] = partial[thread] + partial[thread + 32u];
+            census_out[census.channels_first + unit * 32u + thread] = partial[thread] + partial[thread + 32u];
         }
     }
 }
