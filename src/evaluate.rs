@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use crate::Result;
 use crate::data::Dataset;
+use crate::insight::counts::Counts;
 use crate::layers::Options;
 use crate::outputs::LayerCount;
 use crate::session::{Input, Session};
@@ -22,6 +23,10 @@ pub struct Tally {
     pub loss: f64,
     /// Spikes by layer.
     pub counts: Vec<LayerCount>,
+    /// The census of all images, if the options ask for one.
+    pub census: Option<Counts>,
+    /// With a census, the images that are right after each timestep.
+    pub first_after: Vec<u64>,
 }
 
 impl Tally {
@@ -61,6 +66,16 @@ impl Tally {
     pub fn firing_rate(&self) -> f64 {
         let sum = |of: fn(&LayerCount) -> u64| self.counts.iter().map(of).sum::<u64>() as f64;
         sum(|c| c.spikes) / sum(|c| c.possible).max(1.0)
+    }
+
+    /// Counts which readouts `[T][classes]` of an image are right.
+    pub fn add_readouts(&mut self, readouts: &[Vec<f32>], label: i64) {
+        self.first_after.resize(readouts.len().max(self.first_after.len()), 0);
+        for (right, logits) in self.first_after.iter_mut().zip(readouts) {
+            let mut alone = Tally::default();
+            alone.add(logits, label);
+            *right += alone.first as u64;
+        }
     }
 
     fn count(&mut self, counts: &[LayerCount]) {
@@ -114,6 +129,12 @@ pub fn evaluate(
                 tally.add(logits, label);
             }
             tally.count(&output.counts);
+            for (readouts, &label) in output.readouts.iter().zip(&labels) {
+                tally.add_readouts(readouts, label);
+            }
+            if let Some(counts) = &output.census {
+                tally.census.get_or_insert_default().merge(counts)?;
+            }
             if each(&tally, labels.len()).is_break() {
                 break;
             }

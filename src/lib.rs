@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod files;
 pub mod gpu;
 pub mod init;
+pub mod insight;
 pub mod kernels;
 pub mod layers;
 pub mod model;

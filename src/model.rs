@@ -3,6 +3,8 @@
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::gpu::{Capabilities, Limits};
+use crate::insight::anatomy::{Anatomy, Layer, LayerKind, Neurons};
+use crate::insight::counts::ChannelCounts;
 use crate::kernels::neuron::Neuron;
 use crate::layers::attention::Attention;
 use crate::layers::conv_bn::ConvBn;
@@ -195,6 +197,86 @@ impl Model {
         let of_blocks = self.blocks.iter().flat_map(|(a, mlp)| [&a.q, &a.k, &a.v, &a.proj, &mlp.fc1, &mlp.fc2]);
         let all = stages.iter().chain([rpe]).chain(of_blocks);
         all.map(|layer| (layer.name(), layer.quantisation_error())).collect()
+    }
+
+    /// Its layers but the head.
+    pub(crate) fn parts(&self) -> (&PatchSplitting, &[(Attention, Mlp)]) {
+        (&self.patch_embed, &self.blocks)
+    }
+
+    /// The neurons of a layer of that name.
+    pub(crate) fn neuron_of(&self, layer: &str) -> Neuron {
+        let v_threshold =
+            if layer.ends_with(".attn_lif") { self.config.attn_v_threshold } else { self.config.v_threshold };
+        Neuron { v_threshold, ..self.patch_embed.neuron }
+    }
+
+    /// What it is made of, whatever runs it.
+    pub fn anatomy(&self) -> Anatomy {
+        let config = &self.config;
+        let [s0, s1, s2, s3, s4] = config.stage_sizes();
+        let [w0, w1, w2, d] = config.stage_widths();
+        let PatchSplitting { image, stages, rpe, pooling_stat, .. } = &self.patch_embed;
+        let mut layers = vec![image.describe(s0)];
+        let neurons_of = |name: String, side: usize, channels: usize, ternary: bool| Neurons {
+            name,
+            height: side,
+            width: side,
+            channels,
+            ternary,
+        };
+        let mut neurons = vec![neurons_of("patch_embed.proj_lif".to_owned(), s0, w0, false)];
+        for (i, (stage, side)) in stages.iter().zip([s1, s2, s3]).enumerate() {
+            let before = if i == 0 { String::new() } else { i.to_string() };
+            let source = if pooling_stat[i] { "maxpool" } else { "proj_lif" };
+            layers.push(stage.describe(&format!("patch_embed.{source}{before}"), side));
+            let (side, channels) = [(s1, w1), (s2, w2), (s4, d)][i];
+            neurons.push(neurons_of(format!("patch_embed.proj_lif{}", i + 1), side, channels, false));
+        }
+        layers.push(rpe.describe("patch_embed.proj_lif3", s4));
+        for (attention, mlp) in &self.blocks {
+            let name = &attention.name;
+            let shortcut = format!("{name}.shortcut_lif");
+            layers.extend([&attention.q, &attention.k, &attention.v].map(|layer| layer.describe(&shortcut, s4)));
+            layers.push(Layer {
+                name: name.clone(),
+                kind: LayerKind::Attention {
+                    tokens: s4 * s4,
+                    heads: attention.num_heads,
+                    head_dim: d / attention.num_heads.max(1),
+                },
+                weights: 0,
+                zeros: 0,
+                bytes: 0,
+            });
+            layers.push(attention.proj.describe(&format!("{name}.attn_lif"), s4));
+            for (part, ternary) in [("shortcut_lif", false), ("q_lif", false), ("v_lif", true), ("attn_lif", false)] {
+                neurons.push(neurons_of(format!("{name}.{part}"), s4, d, ternary));
+            }
+            let name = &mlp.name;
+            layers.push(mlp.fc1.describe(&format!("{name}.fc1_lif"), s4));
+            layers.push(mlp.fc2.describe(&format!("{name}.fc2_lif"), s4));
+            neurons.push(neurons_of(format!("{name}.fc1_lif"), s4, d, false));
+            neurons.push(neurons_of(format!("{name}.fc2_lif"), s4, config.hidden_dim(), false));
+        }
+        layers.push(self.head.describe());
+        neurons.push(neurons_of("head_lif".to_owned(), s4, d, false));
+        Anatomy { layers, neurons }
+    }
+
+    /// The logits as they stand after each timestep, of each image `[B][T][classes]`, from the head's spikes by timestep, image
+    /// and channel.
+    pub(crate) fn readouts(&self, head: &ChannelCounts) -> Vec<Vec<Vec<f32>>> {
+        let tokens = self.config.tokens();
+        let of_image = |b: usize| {
+            let mut counts = vec![0u64; head.channels];
+            let mut after = |t: usize| {
+                counts.iter_mut().zip(head.of(t, b)).for_each(|(sum, &n)| *sum += u64::from(n));
+                self.head.read_out(&counts, (t + 1) * tokens)
+            };
+            (0..head.steps).map(&mut after).collect()
+        };
+        (0..head.batch).map(of_image).collect()
     }
 
     /// Records the model for one input shape, for a device with `limits`. The output `logits` is `[B · classes]`; a trace's

@@ -1,5 +1,6 @@
 //! What a run gives back, out of the layouts that the kernels use.
 
+use crate::insight::counts::{ChannelCounts, Counts};
 use crate::kernels::spike_count::PARTIALS;
 use crate::recording::{Recording, TensorId};
 use crate::tensor::{Element, Shape, words};
@@ -92,6 +93,8 @@ pub struct Outputs {
     pub tensors: Vec<OutputTensor>,
     /// Spikes by layer, if the recording counts them.
     pub counts: Vec<LayerCount>,
+    /// The census and the head's spikes, if the recording has one.
+    pub census: Option<(Counts, ChannelCounts)>,
 }
 
 impl Outputs {
@@ -106,6 +109,7 @@ impl Outputs {
                 join(windows, &output.name)
             })
             .collect();
+        let census = Counts::read(recording, &mut raw);
         let counts = match recording.counts.map(raw) {
             Some(Raw::Packed(partials)) => recording
                 .counted
@@ -117,9 +121,9 @@ impl Outputs {
                     possible: *possible,
                 })
                 .collect(),
-            _ => Vec::new(),
+            _ => census.as_ref().map(|(counts, _)| counts.layer_counts()).unwrap_or_default(),
         };
-        Outputs { tensors, counts }
+        Outputs { tensors, counts, census }
     }
 
     /// The values of the real output of that name; empty if there is none.

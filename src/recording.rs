@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::aligned::Aligned;
 use crate::kernels::Op;
+use crate::kernels::attention::Order;
+use crate::kernels::spike_census::Layout;
 use crate::tensor::{Element, Shape, Tensor};
 use crate::{Error, Result};
 
@@ -89,6 +91,28 @@ pub struct Recording {
     /// The names of the spike tensors that are counted, in slot order, with how many neurons × timesteps each holds.
     pub(crate) counted: Vec<(String, u64)>,
     pub(crate) counts: Option<TensorId>,
+    /// What the census counts.
+    pub(crate) census: Vec<Counter>,
+}
+
+/// Counters of a recording with a census.
+#[derive(Clone, Debug)]
+pub(crate) struct Counter {
+    /// The tensor that is counted, or the attention layer.
+    pub name: String,
+    /// The counters.
+    pub id: TensorId,
+    /// What they are.
+    pub counted: Counted,
+}
+
+/// What counters count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counted {
+    /// Spikes: of neurons, or what a pool or a comparison with zero made of them.
+    Spikes { layout: Layout, neurons: bool },
+    /// Pairs of keys and values of an attention layer of that shape.
+    Pairs { shape: Shape, heads: usize, order: Order },
 }
 
 impl Recording {
@@ -207,6 +231,25 @@ impl Recording {
         self.ops.iter().map(|op| &**op)
     }
 
+    /// The tensors that are read back, in groups that share a buffer of at most `most` bytes: counters are many and small.
+    pub(crate) fn read_back(&self, most: u64) -> Vec<Vec<TensorId>> {
+        let outputs = self.outputs.iter().flat_map(|o| o.windows.iter().copied()).chain(self.counts);
+        let mut groups: Vec<Vec<TensorId>> = outputs.map(|id| vec![id]).collect();
+        let mut bytes = u64::MAX;
+        for counter in &self.census {
+            let own = self.get(counter.id).bytes();
+            bytes = bytes.saturating_add(own);
+            match groups.last_mut() {
+                Some(group) if bytes <= most => group.push(counter.id),
+                _ => {
+                    groups.push(vec![counter.id]);
+                    bytes = own;
+                }
+            }
+        }
+        groups
+    }
+
     /// Beside each tensor the index of the last op that uses it or a part of it; inputs and outputs live to the end, parameters
     /// and states always.
     pub(crate) fn last_uses(&self) -> Vec<usize> {
@@ -217,7 +260,8 @@ impl Recording {
             }
         }
         let outputs = self.outputs.iter().flat_map(|o| o.windows.iter().copied());
-        for id in outputs.chain(self.counts).chain(self.inputs.iter().copied()) {
+        let counters = self.census.iter().map(|c| c.id);
+        for id in outputs.chain(self.counts).chain(counters).chain(self.inputs.iter().copied()) {
             last[self.place(id).0.0] = usize::MAX;
         }
         for (last, role) in last.iter_mut().zip(&self.roles) {

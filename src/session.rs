@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::gpu::{Adapters, Capabilities, Context, Limits, MemoryPlan, measure};
+use crate::insight::counts::{Counts, pixels_reached};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
 use crate::outputs::{LayerCount, OutputTensor, Outputs, Values};
@@ -164,7 +165,7 @@ pub struct Session {
 }
 
 /// What a run gives back.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
     /// `[B][classes]`.
     pub logits: Vec<Vec<f32>>,
@@ -172,6 +173,10 @@ pub struct Output {
     pub trace: Vec<OutputTensor>,
     /// Spikes by layer, if asked for.
     pub counts: Vec<LayerCount>,
+    /// The census, if asked for.
+    pub census: Option<Counts>,
+    /// With a census, the logits as they stand after each timestep, `[B][T][classes]`: what a run of so many timesteps gives.
+    pub readouts: Vec<Vec<Vec<f32>>>,
 }
 
 impl Output {
@@ -219,7 +224,11 @@ impl Session {
             outputs.push((batch, self.run_part(shape, options, &pixels).await?));
             first += batch;
         }
-        let output = merge(outputs, self.model.config().num_classes);
+        let mut output = merge(outputs, &model)?;
+        if let Some(census) = &mut output.census {
+            census.sequence = whole.sequence;
+            census.pixels_reached = pixels_reached(&input.data, config.img_size);
+        }
         if !output.logits.iter().flatten().all(|x| x.is_finite()) {
             return Err(Error::Input(
                 "the model's logits are not finite: its weights or the input are too large for f32; scale them down, or use \
@@ -374,7 +383,8 @@ pub(crate) fn channel_last(input: &Input, first: usize, batch: usize, channels: 
 }
 
 /// Joins the parts of a batch.
-fn merge(parts: Vec<(usize, Outputs)>, classes: usize) -> Output {
+fn merge(parts: Vec<(usize, Outputs)>, model: &Model) -> Result<Output> {
+    let classes = model.config().num_classes;
     let mut output = Output::default();
     let mut traces: Vec<Vec<OutputTensor>> = Vec::new();
     for (batch, part) in parts {
@@ -392,6 +402,13 @@ fn merge(parts: Vec<(usize, Outputs)>, classes: usize) -> Output {
                 }
             }
         }
+        if let Some((counts, head)) = part.census {
+            output.readouts.extend(model.readouts(&head));
+            match &mut output.census {
+                Some(sum) => sum.merge(&counts)?,
+                None => output.census = Some(counts),
+            }
+        }
         for count in part.counts {
             match output.counts.iter_mut().find(|c| c.layer == count.layer) {
                 Some(sum) => {
@@ -403,7 +420,7 @@ fn merge(parts: Vec<(usize, Outputs)>, classes: usize) -> Output {
         }
     }
     output.trace = traces.into_iter().map(|mut t| if t.len() == 1 { t.remove(0) } else { join_batches(&t) }).collect();
-    output
+    Ok(output)
 }
 
 fn join_batches(parts: &[OutputTensor]) -> OutputTensor {

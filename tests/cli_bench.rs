@@ -257,6 +257,15 @@ fn backward_does_what_forward_does_twice() {
 }
 
 #[test]
+fn a_bench_times_the_census() {
+    let measured = json(&["--batch", "2", "--runs", "3", "--device", "cpu", "--census", "-m", MNIST]);
+    let ratio = measured["batches"][0]["census_ratio"].as_f64().unwrap();
+    assert!(ratio > 0.2 && ratio < 5.0, "{ratio}");
+    let without = json(&["--batch", "2", "--runs", "1", "--device", "cpu", "-m", MNIST]);
+    assert!(without["batches"][0]["census_ratio"].is_null());
+}
+
+#[test]
 fn a_bench_prints_a_table() {
     let output = run(&["--batch", "2", "--runs", "1", "--device", "cpu"]);
     let text = String::from_utf8(output.stdout).unwrap();

@@ -30,7 +30,7 @@ fn check(path: &Path, device: &Device) {
     for order in [None, Some(Order::QkV), Some(Order::QKv)] {
         for (fused, trace) in [(true, false), (false, false), (true, true)] {
             let what = format!("{} on {}, {order:?}, fused {fused}, trace {trace}", path.display(), device.name());
-            let options = Options { order, fused, trace, count: !trace };
+            let options = Options { order, fused, trace, count: !trace, census: false };
             let output = session.run_blocking(&input, None, options).unwrap();
             let flat = output.logits.concat();
             if exact {

@@ -27,7 +27,7 @@ use spikeshade::session::{Device, Input, Output, Session};
 use spikeshade::tensor::{Element, Shape};
 use spikeshade::tensor_file;
 
-const TRACED: Options = Options { order: None, fused: false, trace: true, count: false };
+const TRACED: Options = Options { order: None, fused: false, trace: true, count: false, census: false };
 
 /// Four stages without a pool and an MLP of 256: several windows of channels under a tight limit. Parameters lie on a dyadic
 /// grid, so that every device gives the same bits.
@@ -134,7 +134,7 @@ fn shared_buffers_change_nothing() {
     let input = pixels(&images(2));
     for order in [Order::QkV, Order::QKv] {
         for fused in [true, false] {
-            let options = Options { order: Some(order), fused, trace: false, count: true };
+            let options = Options { order: Some(order), fused, trace: false, count: true, census: false };
             let expected = reference(&model, 2, options, &input);
             for context in common::contexts(Limits::default()) {
                 let mut plan = plan(&context, &model, 2, options);

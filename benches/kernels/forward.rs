@@ -2,6 +2,7 @@
 
 use half::f16;
 use spikeshade::kernels::attention::kv_shape;
+use spikeshade::kernels::attention_census::{KeyValuePairs, NonzeroKeys, pairs_shape};
 use spikeshade::kernels::attention_fused::AttentionFused;
 use spikeshade::kernels::attention_kv::AttentionKv;
 use spikeshade::kernels::attention_q_kv::AttentionQKv;
@@ -21,6 +22,7 @@ use spikeshade::kernels::maxpool_spike::MaxpoolSpikeOp;
 use spikeshade::kernels::multiply_add::MultiplyAddOp;
 use spikeshade::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use spikeshade::kernels::residual_add::ResidualAddOp;
+use spikeshade::kernels::spike_census::{Layout, SpikeCensusOp};
 use spikeshade::kernels::spike_count::{PARTIALS, SpikeCountOp};
 use spikeshade::kernels::spike_gap::SpikeGapOp;
 use spikeshade::recording::TensorId;
@@ -226,6 +228,19 @@ pub fn rows() -> Vec<Row> {
             let (k, v) = (d.real(shape(8, DIM), 0, 8), d.spikes(shape(8, DIM), Element::Ternary, RATE));
             let o = d.out(Element::Real, shape(8, DIM));
             d.recording.push(AttentionQkV { layer: String::new(), q, k, v, o, heads: HEADS });
+        }),
+        Row::new("spike_census", "stage 2, 32x32x128", |d| {
+            let input = d.spikes(shape(32, DIM / 2), Element::Spikes, RATE);
+            let layout = Layout { shape: shape(32, DIM / 2), ternary: false, neurons: true, channels: false };
+            let out = d.out(Element::Spikes, layout.counters());
+            d.recording.push(SpikeCensusOp { layer: String::new(), input, out, layout });
+        }),
+        Row::new("attention_census", "8 heads of 32, N 64", |d| {
+            let (k, v) = (d.real(shape(8, DIM), 0, 8), d.spikes(shape(8, DIM), Element::Ternary, RATE));
+            let keys = d.out(Element::Spikes, shape(8, DIM));
+            d.recording.push(NonzeroKeys { layer: String::new(), k, out: keys, first_channel: 0 });
+            let out = d.out(Element::Spikes, pairs_shape(shape(8, DIM)));
+            d.recording.push(KeyValuePairs { layer: String::new(), keys, v, out, head_dim: 32 });
         }),
         Row::new("spike_count", "stage 2, 32x32x128", |d| {
             let input = d.spikes(shape(32, DIM / 2), Element::Spikes, RATE);

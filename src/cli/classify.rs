@@ -216,7 +216,7 @@ fn top(model: &Model, logits: &[f32]) -> Vec<(usize, String, f64)> {
 }
 
 /// A picture file, or those of a folder in the order of their names.
-fn pictures_at(path: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn pictures_at(path: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| crate::Error::io(path, e);
     if !std::fs::metadata(path).map_err(io)?.is_dir() {
         return Ok(vec![path.to_path_buf()]);

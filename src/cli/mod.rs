@@ -12,6 +12,7 @@ mod forward;
 mod grad;
 mod init;
 mod inspect;
+mod profile;
 mod train;
 
 use std::fmt::Display;
@@ -69,6 +70,7 @@ enum Command {
     Init(init::Init),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
+    Profile(profile::Profile),
     Devices(devices::Devices),
 }
 
@@ -267,6 +269,7 @@ pub fn main() -> ExitCode {
             Command::Init(c) => c.run(common),
             Command::Inspect(c) => c.run(common),
             Command::Bench(c) => c.run(common),
+            Command::Profile(c) => c.run(common),
             Command::Devices(c) => c.run(common),
         }
     });

@@ -112,8 +112,7 @@ impl MemoryPlan {
         let alignment = u64::from(limits.uniform_alignment);
         plan.uniforms =
             recording.ops.iter().map(|op| (op.kernel().uniform_size as u64).next_multiple_of(alignment)).sum();
-        let read = recording.outputs.iter().flat_map(|o| o.windows.iter().copied()).chain(recording.counts);
-        plan.readback = read.map(|id| recording.get(id).bytes()).sum();
+        plan.readback = recording.read_back(u64::MAX).iter().flatten().map(|&id| recording.get(id).bytes()).sum();
         Ok(plan)
     }
 

@@ -21,7 +21,8 @@ pub struct Plan {
     memory: MemoryPlan,
     buffers: Vec<Buffer>,
     steps: Vec<Step>,
-    readback: Vec<(TensorId, Buffer)>,
+    /// Beside the tensors that share it, one after another, each buffer that is read back.
+    readback: Vec<(Vec<TensorId>, Buffer)>,
     /// Whether `readback` is mapped or about to be: a run that was dropped half-way leaves it so.
     mapped: bool,
     // Kept alive for the bind groups.
@@ -101,10 +102,15 @@ impl Plan {
             let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
             let uniforms = context.buffer("uniforms", uniform_bytes.len() as u64, usage);
             context.queue.write_buffer(&uniforms.raw, 0, &uniform_bytes);
-            let read = recording.outputs.iter().flat_map(|o| o.windows.iter().copied()).chain(recording.counts);
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let readback: Vec<_> =
-                read.map(|id| (id, context.buffer("readback", recording.get(id).bytes(), usage))).collect();
+            let readback: Vec<_> = recording
+                .read_back(limits.buffer)
+                .into_iter()
+                .map(|ids| {
+                    let bytes = ids.iter().map(|&id| recording.get(id).bytes()).sum();
+                    (ids, context.buffer("readback", bytes, usage))
+                })
+                .collect();
             // Copies begin while pipelines are still being compiled.
             context.queue.submit([]);
             (buffers, constants, uniforms, offsets, readback)
@@ -218,9 +224,14 @@ impl Plan {
     }
 
     fn copy_outputs(&self, encoder: &mut wgpu::CommandEncoder) {
-        for (id, buffer) in &self.readback {
-            let (from, offset) = self.location(*id);
-            encoder.copy_buffer_to_buffer(&from.raw, offset, &buffer.raw, 0, self.recording.get(*id).bytes());
+        for (ids, buffer) in &self.readback {
+            let mut to = 0;
+            for &id in ids {
+                let (from, offset) = self.location(id);
+                let bytes = self.recording.get(id).bytes();
+                encoder.copy_buffer_to_buffer(&from.raw, offset, &buffer.raw, to, bytes);
+                to += bytes;
+            }
         }
     }
 
@@ -244,7 +255,7 @@ impl Plan {
                     let bytes = self.recording.get(id).bytes();
                     let to = self.context.buffer("read", bytes, usage);
                     encoder.copy_buffer_to_buffer(&from.raw, offset, &to.raw, 0, bytes);
-                    (id, to)
+                    (vec![id], to)
                 })
                 .collect();
             self.context.queue.submit([encoder.finish()]);
@@ -286,36 +297,45 @@ impl Plan {
         self.mapped = true;
         let bytes = self.map(&self.readback).await?;
         self.mapped = false;
-        let raws = self.readback.iter().zip(bytes).map(|((id, _), bytes)| {
-            let raw = match self.recording.get(*id).element {
-                Element::Real => Raw::Real(bytemuck::pod_collect_to_vec(&bytes)),
-                _ => Raw::Packed(bytemuck::pod_collect_to_vec(&bytes)),
-            };
-            (*id, raw)
-        });
-        let read: std::collections::HashMap<TensorId, Raw> = raws.collect();
+        let mut read: std::collections::HashMap<TensorId, Raw> = Default::default();
+        for ((ids, _), bytes) in self.readback.iter().zip(bytes) {
+            let mut left = &bytes[..];
+            for &id in ids {
+                let tensor = self.recording.get(id);
+                let (own, rest) = left.split_at(tensor.bytes() as usize);
+                let raw = match tensor.element {
+                    Element::Real => Raw::Real(bytemuck::pod_collect_to_vec(own)),
+                    _ => Raw::Packed(bytemuck::pod_collect_to_vec(own)),
+                };
+                read.insert(id, raw);
+                left = rest;
+            }
+        }
         // Two outputs may name one tensor.
         Ok(Outputs::read(&self.recording, |id| read.get(&id).cloned().unwrap_or_else(|| Raw::Packed(Vec::new()))))
     }
 
     /// The bytes of tensors in buffers they were copied to.
-    async fn map(&self, copies: &[(TensorId, Buffer)]) -> Result<Vec<Vec<u8>>> {
+    async fn map(&self, copies: &[(Vec<TensorId>, Buffer)]) -> Result<Vec<Vec<u8>>> {
         let mut waiting = Vec::new();
-        for (id, buffer) in copies {
+        for (ids, buffer) in copies {
             let (sender, receiver) = oneshot();
             buffer.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
-            waiting.push((*id, buffer, receiver));
+            waiting.push((ids, buffer, receiver));
         }
         self.wait().await?;
         let mut all = Vec::new();
-        for (id, buffer, receiver) in waiting {
-            let failed =
-                |e: &dyn std::fmt::Display| Error::Gpu(format!("reading `{}` back: {e}", self.recording.get(id).name));
+        for (ids, buffer, receiver) in waiting {
+            let failed = |e: &dyn std::fmt::Display| {
+                let name = ids.first().map_or("nothing", |&id| &self.recording.get(id).name);
+                Error::Gpu(format!("reading `{name}` back: {e}"))
+            };
             let mapped = receiver.await;
             self.context.check()?;
             mapped?.map_err(|e| failed(&e))?;
             let view = buffer.raw.get_mapped_range(..).map_err(|e| failed(&e))?;
-            all.push(view[..self.recording.get(id).bytes() as usize].to_vec());
+            let bytes: u64 = ids.iter().map(|&id| self.recording.get(id).bytes()).sum();
+            all.push(view[..bytes as usize].to_vec());
         }
         copies.iter().for_each(|(_, buffer)| buffer.raw.unmap());
         Ok(all)

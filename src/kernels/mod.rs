@@ -10,6 +10,7 @@ use crate::reference::HostTensors;
 pub mod accumulate;
 pub mod adamw;
 pub mod attention;
+pub mod attention_census;
 pub mod attention_fused;
 pub mod attention_kv;
 pub mod attention_kv_backward;
@@ -51,6 +52,7 @@ pub mod product;
 pub mod product_backward;
 pub mod residual_add;
 pub mod sgd;
+pub mod spike_census;
 pub mod spike_count;
 pub mod spike_gap;
 pub mod spike_gap_backward;
@@ -98,6 +100,7 @@ impl Kernel {
 pub const KERNELS: &[&Kernel] = &[
     &accumulate::KERNEL,
     &adamw::KERNEL,
+    &attention_census::KERNEL,
     &attention_fused::KERNEL,
     &attention_kv::KERNEL,
     &attention_kv::SUBGROUP,
@@ -147,6 +150,7 @@ pub const KERNELS: &[&Kernel] = &[
     &multiply_add::KERNEL,
     &residual_add::KERNEL,
     &sgd::KERNEL,
+    &spike_census::KERNEL,
     &spike_count::KERNEL,
     &spike_gap::KERNEL,
     &spike_gap_backward::KERNEL,

@@ -3,12 +3,13 @@
 use super::conv_bn::ConvBn;
 use super::{RealTensor, Recorder};
 use crate::kernels::attention::{Heads, Order, kv_shape, side};
+use crate::kernels::attention_census::{KeyValuePairs, NonzeroKeys, pairs_shape};
 use crate::kernels::attention_fused::{self, AttentionFused};
 use crate::kernels::attention_kv::AttentionKv;
 use crate::kernels::attention_q_kv::AttentionQKv;
 use crate::kernels::attention_qk_v::AttentionQkV;
 use crate::kernels::neuron::Neuron;
-use crate::recording::TensorId;
+use crate::recording::{Counted, Counter, TensorId};
 use crate::tensor::{Element, Shape};
 
 /// `U' = BN(A Wo + b) + U` with `A = LIF((Q Kᵀ) V)`, Q, K, V from `S = LIF(U)`.
@@ -60,10 +61,31 @@ impl Attention {
         r.trace(format!("k.{name}"), &k);
         let o = self.record_sums(r, order, q, &k, v);
         r.trace(format!("o.{name}"), &o);
+        self.record_census(r, order, q, &k, v);
         let a = r.lif(&format!("{name}.attn_lif"), &o, shape.steps, self.attn_neuron, Element::Spikes);
         let u = self.proj.record_residual(r, a, u);
         r.trace(format!("u.{name}"), &u);
         u
+    }
+
+    /// Counts what its additions depend on, if the options say so.
+    fn record_census(&self, r: &mut Recorder, order: Order, q: TensorId, k: &RealTensor, v: TensorId) {
+        if !r.options.census {
+            return;
+        }
+        let name = format!("{}.k", self.name);
+        let keys = r.recording.tensor(name, Element::Spikes, k.shape);
+        for (channels, window) in &k.windows {
+            let layer = self.name.clone();
+            r.recording.push(NonzeroKeys { layer, k: *window, out: keys, first_channel: channels.start });
+        }
+        r.census(q, true, false, true);
+        r.census(keys, false, true, true);
+        let pairs = r.recording.tensor(format!("{} counters", self.name), Element::Spikes, pairs_shape(k.shape));
+        let (layer, head_dim) = (self.name.clone(), k.shape.channels / self.num_heads);
+        let counted = Counted::Pairs { shape: k.shape, heads: self.num_heads, order };
+        r.recording.census.push(Counter { name: layer.clone(), id: pairs, counted });
+        r.recording.push(KeyValuePairs { layer, keys, v, out: pairs, head_dim });
     }
 
     /// The cheaper order whose `Kᵀ V` of one image, in the narrowest window there is, stays within a binding.

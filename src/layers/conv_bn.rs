@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{RealTensor, Recorder};
+use crate::insight::anatomy::{Layer, LayerKind};
 use crate::kernels::conv3x3_spike::Conv3x3Spike;
 use crate::kernels::conv3x3_spike_f16::Conv3x3SpikeF16;
 use crate::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
@@ -22,7 +23,7 @@ use crate::{Error, Result};
 /// A parameter in tiles of 32 output channels, whole and cut into windows; plans share a cut, which goes with the last of them.
 #[derive(Debug)]
 pub(super) struct Tiled {
-    whole: Arc<Constant>,
+    pub(super) whole: Arc<Constant>,
     a_tile: usize,
     cuts: Mutex<HashMap<Range<usize>, Weak<Constant>>>,
 }
@@ -55,6 +56,12 @@ impl Tiled {
     }
 }
 
+/// Scale and shift of output channel `o` among [`pack_scale_shift`]'s.
+pub(super) fn scale_shift(packed: &Tiled, o: usize) -> (f32, f32) {
+    let at = o / 4 * 8 + o % 4;
+    (packed.whole.data[at], packed.whole.data[at + 4])
+}
+
 /// Says that a layer's weight `w` has no place in f16.
 fn beyond_f16(layer: &str, w: f32) -> Error {
     Error::Checkpoint(format!(
@@ -74,6 +81,7 @@ pub struct ConvBn {
     weights: Tiled,
     scale_shift: Tiled,
     quantisation_error: f64,
+    zeros: u64,
 }
 
 impl ConvBn {
@@ -92,19 +100,23 @@ impl ConvBn {
         let outputs = scale.len();
         // 4-byte elements of 32 outputs' weights.
         let a_tile = taps * words(inputs) * 1024 / stored.in_a_word();
-        let (weights, scale_shift, quantisation_error) = match stored {
+        let zeros;
+        let (packed, scale_shift, quantisation_error) = match stored {
             Weights::F32 => {
                 let packed = pack_weights(weights, 0..outputs, inputs, taps);
+                zeros = weights.iter().filter(|&&w| w == 0.0).count();
                 (packed, pack_scale_shift(scale, shift, 0..outputs), 0.0)
             }
             Weights::F16 => {
                 let halves = round_to_f16(weights, scale).map_err(|w| beyond_f16(name, w))?;
+                zeros = halves.weights.iter().filter(|w| w.to_f32() == 0.0).count();
                 let packed = pack_weights(&halves.weights, 0..outputs, inputs, taps);
                 let scale_shift = pack_scale_shift(scale, shift, 0..outputs);
                 (bytemuck::pod_collect_to_vec(&packed), scale_shift, halves.relative_error)
             }
             Weights::Int8 => {
                 let quantised = quantise(weights, scale);
+                zeros = quantised.q.iter().filter(|&&q| q == 0).count();
                 let packed = pack_weights(&quantised.q, 0..outputs, inputs, taps);
                 let scale_shift = pack_scale_shift(&quantised.scale, shift, 0..outputs);
                 (bytemuck::pod_collect_to_vec(&packed), scale_shift, quantised.relative_error)
@@ -116,9 +128,10 @@ impl ConvBn {
             outputs,
             taps,
             stored,
-            weights: Tiled::new(format!("{name} weights"), weights, a_tile),
+            weights: Tiled::new(format!("{name} weights"), packed, a_tile),
             scale_shift: Tiled::new(format!("{name} scale and shift"), scale_shift, 64),
             quantisation_error,
+            zeros: zeros as u64,
         })
     }
 
@@ -130,6 +143,43 @@ impl ConvBn {
     /// What its weights lose by being stored as they are (see [`crate::weights::Quantised::relative_error`]); 0 for f32.
     pub fn quantisation_error(&self) -> f64 {
         self.quantisation_error
+    }
+
+    /// What it is, with the spikes of `input` on a grid of `side` × `side` tokens.
+    pub(crate) fn describe(&self, input: &str, side: usize) -> Layer {
+        let weights = (self.taps * self.inputs * self.outputs) as u64;
+        let kind = LayerKind::Spikes {
+            input: input.to_owned(),
+            taps: self.taps,
+            height: side,
+            width: side,
+            inputs: self.inputs,
+            outputs: self.outputs,
+        };
+        let bytes = 4 * weights / self.stored.in_a_word() as u64 + 8 * self.outputs as u64;
+        Layer { name: self.name.clone(), kind, weights, zeros: self.zeros, bytes }
+    }
+
+    /// Weights from an input channel to an output channel: 9 or 1.
+    pub(crate) fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// The weights `[I][taps]` of output channel `o` as they are stored, batch norm's scale on them, and its shift.
+    pub(crate) fn row(&self, o: usize) -> (Vec<f32>, f32) {
+        let (data, words_in) = (&self.weights.whole.data, words(self.inputs));
+        let (scale, shift) = scale_shift(&self.scale_shift, o);
+        let at = |i: usize, tap: usize| {
+            let chunk = (o / 32 * self.taps + tap) * words_in + i / 32;
+            let at = (chunk * 32 + i % 32) * 32 + o % 32;
+            match self.stored {
+                Weights::F32 => data[at],
+                Weights::F16 => bytemuck::cast_slice::<f32, half::f16>(data)[at].to_f32(),
+                Weights::Int8 => f32::from(bytemuck::cast_slice::<f32, i8>(data)[at]),
+            }
+        };
+        let all = (0..self.inputs).flat_map(|i| (0..self.taps).map(move |tap| (i, tap)));
+        (all.map(|(i, tap)| scale * at(i, tap)).collect(), shift)
     }
 
     /// Output channels.

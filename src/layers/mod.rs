@@ -7,8 +7,9 @@ use crate::kernels::attention::Order;
 use crate::kernels::batch_norm::BatchNorm;
 use crate::kernels::lif::LifOp;
 use crate::kernels::neuron::Neuron;
+use crate::kernels::spike_census::{Layout, SpikeCensusOp};
 use crate::kernels::spike_count::{PARTIALS, SpikeCountOp};
-use crate::recording::{Recording, TensorId};
+use crate::recording::{Counted, Counter, Recording, TensorId};
 use crate::tensor::{Element, Shape};
 
 pub mod attention;
@@ -29,11 +30,14 @@ pub struct Options {
     pub trace: bool,
     /// Count the spikes of every layer.
     pub count: bool,
+    /// Count what receipts are made of ([`crate::insight::counts::Counts`]): spikes by layer and timestep, silent and saturated
+    /// neurons, what reaches each synaptic layer, attention's additions. The results are the same with and without.
+    pub census: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { order: None, fused: true, trace: false, count: false }
+        Options { order: None, fused: true, trace: false, count: false, census: false }
     }
 }
 
@@ -119,6 +123,10 @@ impl Recorder {
 
     /// Records that a layer's spikes are all written; counts them if the options say so.
     pub fn fired(&mut self, id: TensorId) {
+        if self.options.census {
+            self.census(id, true, true, false);
+            return;
+        }
         if !self.options.count {
             return;
         }
@@ -137,6 +145,20 @@ impl Recorder {
         let layer = tensor.name.clone();
         self.recording.counted.push((layer.clone(), possible));
         self.recording.push(SpikeCountOp { layer, input: id, out: counts, slot });
+    }
+
+    /// Counts the spikes of `id` by timestep and neuron (`counted`), by channel (`channels`) or both; they are those of `neurons`,
+    /// or what something else made of them.
+    pub fn census(&mut self, id: TensorId, neurons: bool, counted: bool, channels: bool) {
+        if !self.options.census {
+            return;
+        }
+        let tensor = self.recording.get(id);
+        let (name, layout) = (tensor.name.clone(), Layout::new(tensor, counted, channels));
+        let out = self.recording.tensor(format!("{name} counters"), Element::Spikes, layout.counters());
+        let counted = Counted::Spikes { layout, neurons };
+        self.recording.census.push(Counter { name: name.clone(), id: out, counted });
+        self.recording.push(SpikeCensusOp { layer: name, input: id, out, layout });
     }
 
     /// A layer's neurons over `steps` timesteps of a real tensor, as an op of their own.

@@ -1,7 +1,8 @@
 //! Spiking patch splitting (SPS): four convolution stages from the image to the tokens' first membrane.
 
-use super::conv_bn::{ConvBn, Tiled};
+use super::conv_bn::{ConvBn, Tiled, scale_shift};
 use super::{RealTensor, Recorder};
+use crate::insight::anatomy::{Layer, LayerKind};
 use crate::kernels::conv3x3_real::{Conv3x3RealOp, pack_weights};
 use crate::kernels::maxpool_real::MaxpoolRealOp;
 use crate::kernels::maxpool_spike::MaxpoolSpikeOp;
@@ -15,7 +16,9 @@ use crate::tensor::Element;
 pub struct ImageConvBn {
     weights: Tiled,
     scale_shift: Tiled,
+    inputs: usize,
     outputs: usize,
+    zeros: u64,
 }
 
 impl ImageConvBn {
@@ -34,7 +37,34 @@ impl ImageConvBn {
                 pack_scale_shift(scale, shift, 0..outputs),
                 64,
             ),
+            inputs,
             outputs,
+            zeros: weights.iter().filter(|&&w| w == 0.0).count() as u64,
+        }
+    }
+
+    /// Input channels.
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The weights `[I][9]` of output channel `o`, batch norm's scale on them, and its shift.
+    pub(crate) fn row(&self, o: usize) -> (Vec<f32>, f32) {
+        let chunks = (9 * self.inputs).div_ceil(32);
+        let (scale, shift) = scale_shift(&self.scale_shift, o);
+        let at = |i: usize, tap: usize| (o / 32 * chunks * 32 + tap * self.inputs + i) * 32 + o % 32;
+        let all = (0..self.inputs).flat_map(|i| (0..9).map(move |tap| (i, tap)));
+        (all.map(|(i, tap)| scale * self.weights.whole.data[at(i, tap)]).collect(), shift)
+    }
+
+    /// What it is, on a grid of `side` × `side` pixels.
+    pub(crate) fn describe(&self, side: usize) -> Layer {
+        Layer {
+            name: "patch_embed.proj_conv".to_owned(),
+            kind: LayerKind::Image { height: side, width: side, inputs: self.inputs, outputs: self.outputs },
+            weights: (9 * self.inputs * self.outputs) as u64,
+            zeros: self.zeros,
+            bytes: (4 * 9 * self.inputs * self.outputs + 8 * self.outputs) as u64,
         }
     }
 
@@ -104,6 +134,7 @@ fn pool_spikes(r: &mut Recorder, layer: &str, input: TensorId) -> TensorId {
     let (element, shape) = (tensor.element, tensor.shape.pooled());
     let out = r.recording.tensor(layer, element, shape);
     r.recording.push(MaxpoolSpikeOp { layer: layer.to_owned(), input, out });
+    r.census(out, false, true, false);
     out
 }
 

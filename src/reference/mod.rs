@@ -20,6 +20,7 @@ use crate::{Error, Result};
 
 pub mod accumulate;
 pub mod adamw;
+pub mod attention_census;
 pub mod attention_fused;
 pub mod attention_kv;
 pub mod attention_kv_backward;
@@ -62,6 +63,7 @@ pub mod product;
 pub mod product_backward;
 pub mod residual_add;
 pub mod sgd;
+pub mod spike_census;
 pub mod spike_count;
 pub mod spike_gap;
 pub mod spike_gap_backward;

@@ -70,6 +70,18 @@ pub fn for_each<I>(items: Vec<I>, f: impl Fn(I)) {
     items.into_iter().for_each(f);
 }
 
+/// [`for_each`]; on this thread alone where there is too `little` to do to wake the others for it.
+#[inline(always)]
+pub fn for_each_unless<I: Send>(little: bool, items: impl Iterator<Item = I>, f: impl Fn(I) + Sync + Send) {
+    if !little {
+        return for_each(items.collect(), f);
+    }
+    wide(
+        #[inline(always)]
+        || items.for_each(f),
+    );
+}
+
 /// [`for_each`] with scratch memory that `new` makes and many items share.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn for_each_with<I: Send, S>(

@@ -426,7 +426,7 @@ fn shortened(name: &str, most: usize) -> String {
 }
 
 /// Text as XML allows it, without controls and what turns the direction of what follows.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -705,8 +705,13 @@ pub(super) fn record(
         tau: config.tau,
         decay_input: config.decay_input,
     };
-    let layer_options =
-        layers::Options { order: options.order, fused: false, trace: options.trace, count: options.count };
+    let layer_options = layers::Options {
+        order: options.order,
+        trace: options.trace,
+        count: options.count,
+        fused: false,
+        census: false,
+    };
     let mut r = Recorder::new(limits, layer_options);
     r.recording = std::mem::take(recording);
     let (recipes, redone) = Default::default();

@@ -36,6 +36,7 @@ Examples:
   spikeshade bench                                        the built-in model
   spikeshade bench --preset cifar10-2-256 --batch 1,16 --device cpu
   spikeshade bench -m m.safetensors --train --batch 16 --by layer
+  spikeshade bench --preset cifar10-2-256 --census --runs 50
   spikeshade bench --startup --device llvmpipe
   spikeshade bench --serve -m m.safetensors -i in.safetensors
 
@@ -87,6 +88,9 @@ pub(super) struct Bench {
     /// What the rows of the breakdown are
     #[arg(long, value_enum, default_value_t)]
     by: By,
+    /// Beside each timed run one that counts what receipts are made of, in turn, and how much longer that takes
+    #[arg(long, conflicts_with_all = ["train", "serve"])]
+    census: bool,
     /// Answer commands on standard input, one a line
     #[arg(long, requires = "model", requires = "input", conflicts_with_all = ["runs", "batch", "by"])]
     serve: bool,
@@ -211,6 +215,22 @@ impl Bench {
         run(&mut session)?;
         let times = (0..self.runs).map(|_| Ok(run(&mut session)?.0)).collect::<Result<_>>()?;
         let mut measured = Measured { batch, prepared, first, times, ..Measured::default() };
+        if self.census {
+            let counting = Options { census: true, ..options };
+            let counted = |session: &mut Session| seconds(|| Ok(session.run_blocking(&input, timesteps, counting)?));
+            counted(&mut session)?;
+            for i in 0..self.runs {
+                // Whichever comes second finds warmer caches.
+                let (plain, counted) = match i % 2 {
+                    0 => (run(&mut session)?.0, counted(&mut session)?.0),
+                    _ => {
+                        let counted = counted(&mut session)?.0;
+                        (run(&mut session)?.0, counted)
+                    }
+                };
+                measured.census.push(counted / plain.max(1e-9));
+            }
+        }
         if timed {
             let mut part = batch;
             let ops = self.op_times(|| {
@@ -349,6 +369,8 @@ struct Measured {
     first: f64,
     /// Seconds of each timed run.
     times: Vec<f64>,
+    /// How many times as long each run with a census took as the one beside it.
+    census: Vec<f64>,
     breakdown: Option<Breakdown>,
     agreement: Option<Agreement>,
 }
@@ -368,6 +390,13 @@ impl Measured {
             1e3 * self.prepared,
             1e3 * self.first,
         );
+        if !self.census.is_empty() {
+            let [median, least, most] = spread(&self.census);
+            text += &format!(
+                "with a census {median:.3} times as long (median of {} pairs, {least:.3} to {most:.3})\n",
+                self.census.len()
+            );
+        }
         if let Some(a) = &self.agreement {
             text += &format!(
                 "logits differ by at most {:.1e} from the reference executor's (largest {:.2}); {} of {} classes alike\n",
@@ -392,6 +421,7 @@ impl Measured {
             "first_seconds": self.first,
             "seconds": { "median": median, "min": least, "max": most, "all": self.times },
             "images_per_second": self.images_per_second(),
+            "census_ratio": (!self.census.is_empty()).then(|| spread(&self.census)[0]),
             "against_reference": self.agreement.map(|a| json!({
                 "largest_difference": a.difference,
                 "largest_logit": a.largest,

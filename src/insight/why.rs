@@ -1,0 +1,394 @@
+//! Why a neuron fired, or did not: its membrane's path, and what its input at one timestep was made of. Everything comes from the
+//! trace of one image and the model's own weights.
+
+use std::fmt::{Display, Formatter};
+
+use crate::layers::conv_bn::ConvBn;
+use crate::layers::patch_splitting::ImageConvBn;
+use crate::model::Model;
+use crate::outputs::{OutputTensor, Values};
+use crate::reference::Lif;
+use crate::tensor::Shape;
+use crate::{Error, Result};
+
+/// A neuron and a timestep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Its layer, e.g. `block.0.attn.q_lif`.
+    pub layer: String,
+    /// Token · C + channel.
+    pub neuron: usize,
+    /// From 1 on.
+    pub timestep: usize,
+}
+
+impl std::str::FromStr for Question {
+    type Err = Error;
+
+    /// Reads `layer:neuron:timestep`.
+    fn from_str(text: &str) -> Result<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let wrong = || {
+            Error::Input(format!(
+                "`{}` is no question; write layer:neuron:timestep, e.g. block.0.attn.q_lif:17:1",
+                crate::error::clip(text)
+            ))
+        };
+        let [layer, neuron, timestep] = parts[..] else { return Err(wrong()) };
+        let (Ok(neuron), Ok(timestep)) = (neuron.parse(), timestep.parse()) else { return Err(wrong()) };
+        Ok(Question { layer: layer.to_owned(), neuron, timestep })
+    }
+}
+
+/// One timestep of a membrane.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// What was left of the timestep before, after its reset.
+    pub before: f32,
+    /// The membrane with its input, before firing.
+    pub h: f32,
+    /// What it fired: -1, 0 or 1.
+    pub spike: i8,
+    /// What is left, after the reset.
+    pub after: f32,
+}
+
+/// A part of a neuron's input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contribution {
+    /// Where it comes from.
+    pub from: String,
+    /// How much of the input it is.
+    pub amount: f64,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Why {
+    /// The question.
+    pub question: Question,
+    /// Line, column and channel of the neuron.
+    pub place: [usize; 3],
+    /// The firing threshold.
+    pub threshold: f32,
+    /// What a reset does.
+    pub reset: String,
+    /// The membrane at each timestep.
+    pub path: Vec<Moment>,
+    /// The input at the timestep: the sum of all contributions.
+    pub input: f64,
+    /// Its parts, the largest first.
+    pub contributions: Vec<Contribution>,
+    /// What else there is to say of the input.
+    pub note: String,
+}
+
+/// The trace of one image.
+struct Trace<'a>(&'a [OutputTensor]);
+
+impl Trace<'_> {
+    fn get(&self, name: &str) -> Result<&OutputTensor> {
+        let missing = || Error::Input(format!("the trace has no `{name}`; run one image of this model with a trace"));
+        self.0.iter().find(|t| t.name == name).ok_or_else(missing)
+    }
+
+    /// The value of channel `c` of a token of the only image at timestep `t`, from 0 on.
+    fn at(&self, name: &str, t: usize, token: usize, c: usize) -> Result<f32> {
+        let tensor = self.get(name)?;
+        let Shape { steps, channels, .. } = tensor.shape;
+        let i = (t.min(steps - 1) * tensor.shape.rows() + token) * channels + c;
+        let value = match &tensor.values {
+            Values::Real(v) => v.get(i).copied(),
+            Values::Spikes(v) => v.get(i).map(|&s| f32::from(s)),
+            Values::Ternary(v) => v.get(i).map(|&s| f32::from(s)),
+        };
+        value.ok_or_else(|| Error::Input(format!("`{name}` has no token {token}, channel {c}")))
+    }
+}
+
+/// Spikes that a convolution sees, pooled or not.
+struct Spikes<'a> {
+    trace: &'a Trace<'a>,
+    name: String,
+    pooled: bool,
+    shape: Shape,
+}
+
+impl<'a> Spikes<'a> {
+    fn new(trace: &'a Trace<'a>, layer: &str, pooled: bool) -> Result<Self> {
+        let name = format!("s.{layer}");
+        let shape = trace.get(&name)?.shape;
+        Ok(Spikes { trace, name, pooled, shape: if pooled { shape.pooled() } else { shape } })
+    }
+
+    fn at(&self, t: usize, y: usize, x: usize, c: usize) -> Result<f32> {
+        if !self.pooled {
+            return self.trace.at(&self.name, t, y * self.shape.width + x, c);
+        }
+        let of = self.trace.get(&self.name)?.shape;
+        let mut most = 0.0f32;
+        for v in (2 * y).saturating_sub(1)..(2 * y + 2).min(of.height) {
+            for u in (2 * x).saturating_sub(1)..(2 * x + 2).min(of.width) {
+                most = most.max(self.trace.at(&self.name, t, v * of.width + u, c)?);
+            }
+        }
+        Ok(most)
+    }
+}
+
+/// The places that output `(y, x)` of a 3×3 convolution sees, with the tap of each.
+fn seen(shape: Shape, y: usize, x: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..9).filter_map(move |tap| {
+        let (v, u) = ((y + tap / 3).checked_sub(1)?, (x + tap % 3).checked_sub(1)?);
+        (v < shape.height && u < shape.width).then_some((tap, v, u))
+    })
+}
+
+/// What `layer` makes of `spikes` at a place.
+fn of_spikes(layer: &ConvBn, spikes: &Spikes, t: usize, y: usize, x: usize, o: usize) -> Result<Vec<Contribution>> {
+    let (weights, shift) = layer.row(o);
+    let mut parts =
+        vec![Contribution { from: format!("batch norm's shift of {}", layer.name()), amount: f64::from(shift) }];
+    let places: Vec<(usize, usize, usize)> = match layer.taps() {
+        9 => seen(spikes.shape, y, x).collect(),
+        _ => vec![(0, y, x)],
+    };
+    for (tap, v, u) in places {
+        for (c, of_channel) in weights.chunks_exact(layer.taps()).enumerate() {
+            let s = spikes.at(t, v, u, c)?;
+            if s != 0.0 {
+                let name = spikes.name.trim_start_matches("s.");
+                let name = if spikes.pooled { format!("{name} (pooled)") } else { name.to_owned() };
+                let from = format!("{name}, line {v}, column {u}, channel {c}");
+                parts.push(Contribution { from, amount: f64::from(s) * f64::from(of_channel[tap]) });
+            }
+        }
+    }
+    Ok(parts)
+}
+
+fn of_image(layer: &ImageConvBn, image: &[f32], side: usize, (y, x, o): (usize, usize, usize)) -> Vec<Contribution> {
+    let (weights, shift) = layer.row(o);
+    let shape = Shape { steps: 1, batch: 1, height: side, width: side, channels: layer.inputs() };
+    let mut parts = vec![Contribution { from: "batch norm's shift".to_owned(), amount: f64::from(shift) }];
+    for (tap, v, u) in seen(shape, y, x) {
+        for (c, of_channel) in weights.chunks_exact(9).enumerate() {
+            let pixel = image.get((c * side + v) * side + u).copied().unwrap_or(0.0);
+            let from = format!("pixel in line {v}, column {u}, channel {c}, of value {pixel:.3}");
+            parts.push(Contribution { from, amount: f64::from(pixel) * f64::from(of_channel[tap]) });
+        }
+    }
+    parts
+}
+
+fn sum(parts: &[Contribution]) -> f64 {
+    parts.iter().map(|p| p.amount).sum()
+}
+
+/// Answers `question` from the trace of one image `[C][H][W]` (of a sequence `[T][C][H][W]`) run through `model` alone.
+///
+/// # Errors
+/// [`Error::Input`] if there is no such neuron or timestep, or the trace is of something else.
+pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Question) -> Result<Why> {
+    let trace = &Trace(trace);
+    let config = model.config();
+    let layer = question.layer.as_str();
+    let known = model.anatomy().neurons;
+    let Some(of) = known.iter().find(|n| n.name == layer) else {
+        let names: Vec<&str> = known.iter().map(|n| n.name.as_str()).collect();
+        return Err(Error::Input(format!("there is no layer of neurons `{layer}`; there are {}", names.join(", "))));
+    };
+    if question.neuron as u64 >= of.len() {
+        let n = of.len();
+        return Err(Error::Input(format!("{layer} has {n} neurons, the first is 0; {} is none", question.neuron)));
+    }
+    let steps = trace.get(&format!("h.{layer}"))?.shape.steps;
+    if !(1..=steps).contains(&question.timestep) {
+        let t = question.timestep;
+        return Err(Error::Input(format!("timestep {t}: the run has {steps}, the first is 1")));
+    }
+    let (token, c, t) = (question.neuron / of.channels, question.neuron % of.channels, question.timestep - 1);
+    let (y, x) = (token / of.width, token % of.width);
+
+    let neuron = model.neuron_of(layer);
+    let lif: Lif<f32> = (&neuron).into();
+    let (mut path, mut v) = (Vec::new(), lif.v_reset);
+    for t in 0..steps {
+        let h = trace.at(&format!("h.{layer}"), t, token, c)?;
+        let spike = trace.at(&format!("s.{layer}"), t, token, c)? as i8;
+        let after = lif.reset(h, spike > 0, spike < 0);
+        path.push(Moment { before: v, h, spike, after });
+        v = after;
+    }
+    let reset = match neuron.v_reset {
+        Some(v) => format!("hard: a neuron that fires goes to {v}"),
+        None => format!("soft: a neuron that fires loses {}", neuron.v_threshold),
+    };
+
+    let (stem, blocks) = model.parts();
+    let mut note = String::new();
+    let residual = |name: &str| -> Result<Contribution> {
+        let amount = f64::from(trace.at(name, t, token, c)?);
+        Ok(Contribution { from: format!("the residual, {}", name.trim_start_matches("u.")), amount })
+    };
+    let stage3 = |y: usize, x: usize| {
+        let spikes = Spikes::new(trace, "patch_embed.proj_lif2", stem.pooling_stat[2])?;
+        of_spikes(&stem.stages[2], &spikes, t, y, x, c)
+    };
+    // The last stage's value, where the pool took it from.
+    let pooled3 = || -> Result<(usize, usize, Vec<Contribution>)> {
+        if !stem.pooling_stat[3] {
+            return Ok((y, x, stage3(y, x)?));
+        }
+        let side = config.stage_sizes()[3];
+        let mut best: Option<(usize, usize, Vec<Contribution>)> = None;
+        for v in (2 * y).saturating_sub(1)..(2 * y + 2).min(side) {
+            for u in (2 * x).saturating_sub(1)..(2 * x + 2).min(side) {
+                let parts = stage3(v, u)?;
+                if best.as_ref().is_none_or(|b| sum(&parts) > sum(&b.2)) {
+                    best = Some((v, u, parts));
+                }
+            }
+        }
+        best.ok_or_else(|| Error::Input("the pool has no place to take a value from".to_owned()))
+    };
+    let linear = |layer: &ConvBn, spikes: &str| {
+        let spikes = Spikes::new(trace, spikes, false)?;
+        of_spikes(layer, &spikes, t, y, x, c)
+    };
+    let block_of =
+        |name: &str| name.strip_prefix("block.").and_then(|rest| rest.split_once('.')?.0.parse::<usize>().ok());
+    let mut parts = match (layer, block_of(layer).and_then(|i| Some((i, blocks.get(i)?)))) {
+        ("patch_embed.proj_lif", _) => {
+            let size = config.in_chans * config.img_size * config.img_size;
+            let of_step = image.get((t * size).min(image.len().saturating_sub(size))..).unwrap_or(image);
+            of_image(&stem.image, of_step, config.img_size, (y, x, c))
+        }
+        ("patch_embed.proj_lif1", _) => {
+            let spikes = Spikes::new(trace, "patch_embed.proj_lif", stem.pooling_stat[0])?;
+            of_spikes(&stem.stages[0], &spikes, t, y, x, c)?
+        }
+        ("patch_embed.proj_lif2", _) => {
+            let spikes = Spikes::new(trace, "patch_embed.proj_lif1", stem.pooling_stat[1])?;
+            of_spikes(&stem.stages[1], &spikes, t, y, x, c)?
+        }
+        ("patch_embed.proj_lif3", _) => {
+            let (v, u, parts) = pooled3()?;
+            if stem.pooling_stat[3] {
+                note = format!("The max-pool took the value of line {v}, column {u}.");
+            }
+            parts
+        }
+        (_, Some((i, (attention, mlp)))) => match layer.rsplit('.').next().unwrap_or_default() {
+            "shortcut_lif" if i == 0 => {
+                let spikes = Spikes::new(trace, "patch_embed.proj_lif3", false)?;
+                let mut parts = of_spikes(&stem.rpe, &spikes, t, y, x, c)?;
+                let amount = sum(&pooled3()?.2);
+                parts.push(Contribution { from: "the residual, patch_embed.proj_conv3".to_owned(), amount });
+                parts
+            }
+            "shortcut_lif" => {
+                let before = i - 1;
+                let mut parts = linear(&blocks[before].1.fc2, &format!("block.{before}.mlp.fc2_lif"))?;
+                parts.push(residual(&format!("u.block.{before}.attn"))?);
+                parts
+            }
+            "q_lif" => linear(&attention.q, &format!("{}.shortcut_lif", attention.name))?,
+            "v_lif" => linear(&attention.v, &format!("{}.shortcut_lif", attention.name))?,
+            "attn_lif" => {
+                let name = &attention.name;
+                let dim = config.head_dim();
+                let head = c / dim;
+                note = format!(
+                    "A contribution is a token of head {head}: how well its key fits the query, times its value's sign."
+                );
+                let mut parts = Vec::new();
+                for m in 0..of.height * of.width {
+                    let value = trace.at(&format!("s.{name}.v_lif"), t, m, c)?;
+                    if value == 0.0 {
+                        continue;
+                    }
+                    let mut score = 0.0;
+                    for i in head * dim..(head + 1) * dim {
+                        if trace.at(&format!("s.{name}.q_lif"), t, token, i)? != 0.0 {
+                            score += f64::from(trace.at(&format!("k.{name}"), t, m, i)?);
+                        }
+                    }
+                    let from = format!("token in line {}, column {}, of value {value:+}", m / of.width, m % of.width);
+                    parts.push(Contribution { from, amount: score * f64::from(value) });
+                }
+                parts
+            }
+            "fc1_lif" => {
+                let mut parts = linear(&attention.proj, &format!("{}.attn_lif", attention.name))?;
+                let before = if i == 0 { "u.patch_embed".to_owned() } else { format!("u.block.{}.mlp", i - 1) };
+                parts.push(residual(&before)?);
+                parts
+            }
+            _ => linear(&mlp.fc1, &format!("{}.fc1_lif", mlp.name))?,
+        },
+        _ => match blocks.len().checked_sub(1) {
+            Some(last) => {
+                let mut parts = linear(&blocks[last].1.fc2, &format!("block.{last}.mlp.fc2_lif"))?;
+                parts.push(residual(&format!("u.block.{last}.attn"))?);
+                parts
+            }
+            None => vec![residual("u.patch_embed")?],
+        },
+    };
+    // Adding 0 makes a zero of a negative one.
+    let input = sum(&parts) + 0.0;
+    parts.sort_by(|a, b| b.amount.abs().total_cmp(&a.amount.abs()));
+    Ok(Why {
+        question: question.clone(),
+        place: [y, x, c],
+        threshold: neuron.v_threshold,
+        reset,
+        path,
+        input,
+        contributions: parts,
+        note,
+    })
+}
+
+impl Display for Why {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 12;
+        let Question { layer, neuron, timestep } = &self.question;
+        let [y, x, c] = self.place;
+        let now = self.path[timestep - 1];
+        let did = match now.spike {
+            0 => "did not fire",
+            s if s > 0 => "fired",
+            _ => "fired -1",
+        };
+        writeln!(f, "{layer}, neuron {neuron} (line {y}, column {x}, channel {c}) {did} at timestep {timestep}")?;
+        writeln!(f, "threshold {}; reset {}\n", self.threshold, self.reset)?;
+        writeln!(f, "  t   before   with input   spike    after")?;
+        for (t, m) in self.path.iter().enumerate() {
+            let mark = if t + 1 == *timestep { '>' } else { ' ' };
+            writeln!(f, "{mark} {:<2} {:>7.4}   {:>10.4}   {:>5}  {:>7.4}", t + 1, m.before, m.h, m.spike, m.after)?;
+        }
+        let active = self.contributions.iter().filter(|p| p.amount != 0.0).count();
+        match active {
+            0 => writeln!(f, "\nits input at timestep {timestep} is 0: nothing reached it")?,
+            1 => writeln!(f, "\nits input at timestep {timestep} is {:.4}, of one part:", self.input)?,
+            n => writeln!(
+                f,
+                "\nits input at timestep {timestep} is {:.4}, the sum of {n} parts, the largest:",
+                self.input
+            )?,
+        }
+        for part in self.contributions.iter().take(SHOWN).filter(|p| p.amount != 0.0) {
+            writeln!(f, "  {:>+9.4}  {}", part.amount, part.from)?;
+        }
+        let rest = &self.contributions[self.contributions.len().min(SHOWN)..];
+        if rest.iter().any(|p| p.amount != 0.0) {
+            writeln!(f, "  {:>+9.4}  {} smaller ones", sum(rest), rest.len())?;
+        }
+        if !self.note.is_empty() && active > 0 {
+            writeln!(f, "{}", self.note)?;
+        }
+        Ok(())
+    }
+}
