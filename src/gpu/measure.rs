@@ -184,7 +184,8 @@ mod kept {
             let written = serde_json::to_vec(&content).map_err(|e| e.to_string());
             let written = written.and_then(|data| cache::write(&self.file, &MAGIC, &data).map_err(|e| e.to_string()));
             match written {
-                Ok(()) => log::debug!("{}: {thousandths:?}", self.file.display()),
+                Ok(true) => log::debug!("{}: {thousandths:?}", self.file.display()),
+                Ok(false) => (),
                 Err(e) => log::info!("which variants are faster is not kept: {e}"),
             }
         }
