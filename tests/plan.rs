@@ -674,25 +674,32 @@ fn of_pipelines_compiled_together_the_first_broken_one_is_named() {
     }
 }
 
-/// A module that several pipelines share is made by one of the threads; the others only hear that it is invalid.
+/// A module that several pipelines share is made by one of the threads; the others are told why it is invalid.
 #[test]
 fn of_a_module_that_several_share_the_fault_itself_is_told() {
     const SHARED: usize = 4;
-    let recording = || {
+    let recording = |plan: usize| {
         let mut r = Recording::default();
         let flat = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
         let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.5; 4].into() }));
         for i in 0..SHARED {
             let out = r.tensor("sum", Element::Real, flat);
-            let op = ResidualAddOp { layer: format!("layer {i}"), input: x, residual: x, out };
+            let op = ResidualAddOp { layer: format!("layer {plan}.{i}"), input: x, residual: x, out };
             r.push(BrokenWith(Broken(op), i as f64));
         }
         r
     };
     for context in common::contexts(Limits::default()) {
-        for _ in 0..40 {
-            let error = pollster::block_on(Plan::new(&context, recording())).err().unwrap().to_string();
-            assert!(error.contains("residual_add") && error.contains("nothing"), "{}: {error}", context.name());
+        for _ in 0..20 {
+            // Two plans of one context at a time.
+            let plan = |i| pollster::block_on(Plan::new(&context, recording(i))).err().unwrap().to_string();
+            let errors = std::thread::scope(|scope| {
+                [0, 1].map(|i| scope.spawn(move || plan(i))).map(|thread| thread.join().unwrap())
+            });
+            for (i, error) in errors.iter().enumerate() {
+                let named = format!("layer {i}.0: residual_add: ");
+                assert!(error.starts_with(&named) && error.contains("nothing"), "{}: {error}", context.name());
+            }
         }
     }
 }
