@@ -285,6 +285,17 @@ fn attention_is_one_kernel_where_that_pays_and_its_heads_fit() {
         assert_eq!(kernels(&model, Order::QKv, always), expected, "{embed_dim} in {heads} heads");
     }
 
+    // Where workgroup memory is scarce, small heads still fit.
+    let scarce = Limits { workgroup_memory: (16 << 10) - 1, ..Limits::default() };
+    for (heads, expected) in [(1, &two[..]), (4, &["attention_fused"])] {
+        let config = Config { embed_dim: 64, num_heads: heads, ..Config::preset("tiny").unwrap() };
+        let model = Model::new(&init(&config, 1, |_, _| ()).unwrap().checkpoint).unwrap();
+        let options = Options { order: Some(Order::QKv), ..Options::default() };
+        let recording = model.record_for(shape(1), options, scarce, always).unwrap();
+        let stems: Vec<_> = recording.ops().map(|op| op.kernel().stem).filter(|s| s.starts_with("attention")).collect();
+        assert_eq!(stems, expected, "{heads} heads");
+    }
+
     // Windows, traces, counts and memory are as with two kernels, less Kᵀ V.
     let narrow = Limits { binding: 72 << 10, ..Limits::default() };
     let options = Options { order: Some(Order::QKv), ..TRACED };
