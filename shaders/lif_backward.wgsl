@@ -7,7 +7,8 @@
 // g_x, whose timesteps are then T.
 //
 // Grid: x, y (folded) groups of 64 vec4f; a thread owns four channels of a token, forward and back over T, its membranes
-// before firing in private memory.
+// before firing in private memory. They are the forward pass's bits unless a driver fuses batch norm's multiplication and addition
+// in one of the two kernels only.
 // Order: t descending.
 // Uses: batch_norm, neuron, surrogate.
 

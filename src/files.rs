@@ -46,15 +46,16 @@ impl Drop for Registered {
     }
 }
 
-/// A temporary file, of which [`exit_unfinished`] knows.
-fn new_aside(folder: &Path) -> io::Result<(Registered, NamedTempFile)> {
+/// A temporary file, of which [`exit_unfinished`] knows: the user's alone, or as any new file less the umask.
+fn new_aside(folder: &Path, private: bool) -> io::Result<(Registered, NamedTempFile)> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // What any new file gets, less the umask, instead of the temporary file's 0600.
-        builder.permissions(fs::Permissions::from_mode(0o666));
+        builder.permissions(fs::Permissions::from_mode(if private { 0o600 } else { 0o666 }));
     }
+    #[cfg(not(unix))]
+    let _ = private;
     let mut unfinished = unfinished();
     let file = builder.prefix(".spikeshade-").tempfile_in(folder)?;
     unfinished.push(file.path().to_path_buf());
@@ -83,16 +84,23 @@ pub fn exit_unfinished(code: i32) -> ! {
 /// # Errors
 /// [`Error::Io`] naming `path`, also where it is a folder or a read-only file.
 pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_aside_io(path, bytes, true).map_err(|e| Error::io(path, without_aside(e)))
+    write_aside_io(path, bytes).map_err(|e| Error::io(path, without_aside(e)))
 }
 
-/// As [`write_aside`], without waiting for the disk: a power cut can leave the file with anything in it, which its reader must find
-/// out.
+/// Replaces the entry `path` of its folder by a file that only the user can read and write, whatever the umask and whatever
+/// was there: of a link, the link, and not what it leads to. It does not wait for the disk: a power cut can leave the file
+/// with anything in it, which its reader must find out.
 ///
 /// # Errors
-/// [`Error::Io`] as of [`write_aside`].
-pub fn write_aside_unflushed(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_aside_io(path, bytes, false).map_err(|e| Error::io(path, without_aside(e)))
+/// [`Error::Io`] naming `path`, also where it is a folder.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let replace = || {
+        let (_registered, mut aside) = new_aside(folder_of(path), true)?;
+        aside.write_all(bytes)?;
+        aside.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    replace().map_err(|e| Error::io(path, without_aside(e)))
 }
 
 /// Checks that [`write_aside`] could write to `path` now, and leaves nothing behind.
@@ -102,7 +110,7 @@ pub fn write_aside_unflushed(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn check_writable(path: &Path) -> Result<()> {
     let check = || match destination(path)? {
         Destination::Direct(_) => Ok(()),
-        Destination::File { target, .. } => match new_aside(folder_of(&target)) {
+        Destination::File { target, .. } => match new_aside(folder_of(&target), false) {
             Ok(_) => Ok(()),
             Err(e) => {
                 let folder = folder_of(&target).display();
@@ -161,25 +169,23 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write_aside_io(path: &Path, bytes: &[u8], flush: bool) -> io::Result<()> {
+fn write_aside_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (target, permissions) = match destination(path)? {
         Destination::Direct(target) => return fs::write(target, bytes),
         Destination::File { target, permissions } => (target, permissions),
     };
     let folder = folder_of(&target);
     // Dropped in reverse order: the file, then its registration.
-    let (_registered, mut aside) = new_aside(folder)?;
+    let (_registered, mut aside) = new_aside(folder, false)?;
     aside.write_all(bytes)?;
     if let Some(permissions) = permissions {
         aside.as_file().set_permissions(permissions)?;
     }
-    if flush {
-        // Before the rename, or a power cut could leave the new name with no content.
-        aside.as_file().sync_all()?;
-    }
+    // Before the rename, or a power cut could leave the new name with no content.
+    aside.as_file().sync_all()?;
     aside.persist(&target).map_err(|e| e.error)?;
     #[cfg(unix)]
-    if let (true, Ok(folder)) = (flush, File::open(folder)) {
+    if let Ok(folder) = File::open(folder) {
         // The content is safe by now, and some file systems cannot flush a folder: no reason to report a failure.
         let _ = folder.sync_all();
     }
@@ -202,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         write_aside(&path, b"one").unwrap();
-        write_aside_unflushed(&path, b"two").unwrap();
+        replace_private(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(&open_mapped(&path).unwrap()[..], b"two");
         assert_eq!(names(folder.path()), ["a"]);
@@ -227,6 +233,28 @@ mod tests {
         assert_eq!(names(folder.path()), ["file"]);
         assert!(open_mapped(folder.path()).unwrap_err().to_string().contains("no regular file"));
         assert!(matches!(open_mapped(&folder.path().join("none")), Err(Error::Io { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_file_takes_the_place_of_what_was_there() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (file, target, link) = ["file", "target", "link"].map(|name| folder.path().join(name)).into();
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+        for path in [&file, &target] {
+            fs::write(path, b"old").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o664)).unwrap();
+        }
+        symlink("target", &link).unwrap();
+        for path in [&file, &link] {
+            replace_private(path, b"new").unwrap();
+            assert!(fs::symlink_metadata(path).unwrap().is_file());
+            assert_eq!((fs::read(path).unwrap(), mode(path)), (b"new".to_vec(), 0o600));
+        }
+        assert_eq!((fs::read(&target).unwrap(), mode(&target)), (b"old".to_vec(), 0o664));
+        assert!(replace_private(folder.path(), b"new").is_err());
+        assert_eq!(names(folder.path()), ["file", "link", "target"]);
     }
 
     #[cfg(unix)]

@@ -289,7 +289,7 @@ impl Model {
     }
 
     /// As [`Model::record`], in the ops that suit a device with `capabilities`: attention's two products are one op where that is
-    /// faster. The outputs are the same.
+    /// faster and fits. The sums are the same, in the same order.
     ///
     /// # Errors
     /// As [`Model::record`].

@@ -89,12 +89,12 @@ impl Device {
     }
 
     /// What decides between variants of a kernel, once that is known.
-    async fn settled(&self) -> Capabilities {
+    async fn settled(&self) -> Result<Capabilities> {
         match self {
-            Device::Cpu => Capabilities::default(),
+            Device::Cpu => Ok(Capabilities::default()),
             Device::Gpu(context) => {
-                measure::settle(context).await;
-                context.capabilities()
+                measure::settle(context).await?;
+                Ok(context.capabilities())
             }
         }
     }
@@ -316,7 +316,7 @@ impl Session {
         Ok(match self.plans.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let capabilities = self.device.settled().await;
+                let capabilities = self.device.settled().await?;
                 let recording = self.model.record_for(shape, options, self.device.limits(), capabilities)?;
                 entry.insert(Program::new(&self.device, recording).await?)
             }

@@ -285,6 +285,17 @@ fn attention_is_one_kernel_where_that_pays_and_its_heads_fit() {
         assert_eq!(kernels(&model, Order::QKv, always), expected, "{embed_dim} in {heads} heads");
     }
 
+    // Where workgroup memory is scarce, small heads still fit.
+    let scarce = Limits { workgroup_memory: (16 << 10) - 1, ..Limits::default() };
+    for (heads, expected) in [(1, &two[..]), (4, &["attention_fused"])] {
+        let config = Config { embed_dim: 64, num_heads: heads, ..Config::preset("tiny").unwrap() };
+        let model = Model::new(&init(&config, 1, |_, _| ()).unwrap().checkpoint).unwrap();
+        let options = Options { order: Some(Order::QKv), ..Options::default() };
+        let recording = model.record_for(shape(1), options, scarce, always).unwrap();
+        let stems: Vec<_> = recording.ops().map(|op| op.kernel().stem).filter(|s| s.starts_with("attention")).collect();
+        assert_eq!(stems, expected, "{heads} heads");
+    }
+
     // Windows, traces, counts and memory are as with two kernels, less Kᵀ V.
     let narrow = Limits { binding: 72 << 10, ..Limits::default() };
     let options = Options { order: Some(Order::QKv), ..TRACED };
@@ -674,25 +685,32 @@ fn of_pipelines_compiled_together_the_first_broken_one_is_named() {
     }
 }
 
-/// A module that several pipelines share is made by one of the threads; the others only hear that it is invalid.
+/// A module that several pipelines share is made by one of the threads; the others are told why it is invalid.
 #[test]
 fn of_a_module_that_several_share_the_fault_itself_is_told() {
     const SHARED: usize = 4;
-    let recording = || {
+    let recording = |plan: usize| {
         let mut r = Recording::default();
         let flat = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
         let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.5; 4].into() }));
         for i in 0..SHARED {
             let out = r.tensor("sum", Element::Real, flat);
-            let op = ResidualAddOp { layer: format!("layer {i}"), input: x, residual: x, out };
+            let op = ResidualAddOp { layer: format!("layer {plan}.{i}"), input: x, residual: x, out };
             r.push(BrokenWith(Broken(op), i as f64));
         }
         r
     };
     for context in common::contexts(Limits::default()) {
-        for _ in 0..40 {
-            let error = pollster::block_on(Plan::new(&context, recording())).err().unwrap().to_string();
-            assert!(error.contains("residual_add") && error.contains("nothing"), "{}: {error}", context.name());
+        for _ in 0..20 {
+            // Two plans of one context at a time.
+            let plan = |i| pollster::block_on(Plan::new(&context, recording(i))).err().unwrap().to_string();
+            let errors = std::thread::scope(|scope| {
+                [0, 1].map(|i| scope.spawn(move || plan(i))).map(|thread| thread.join().unwrap())
+            });
+            for (i, error) in errors.iter().enumerate() {
+                let named = format!("layer {i}.0: residual_add: ");
+                assert!(error.starts_with(&named) && error.contains("nothing"), "{}: {error}", context.name());
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-// One subgroup's share of (packed spikes) × (weights, f32 once unpacked), for software drivers: 128 local rows × 8 outputs, additions only.
+// One subgroup's share of (packed spikes) × (weights, f32 once unpacked), for software drivers: 128 local
+// rows × 8 outputs, additions only.
 //   sum[row][o] = Σ_k bit(row, k) ? weight[k][o] : 0
 // Three inputs have eight sums of their weights. Each lane of the subgroup holds one of them, and a row picks its own by a
 // shuffle: on a processor that is one instruction for eight lanes, where every load is a loop over them. So weights are loaded

@@ -1,10 +1,11 @@
-// One workgroup's share of (packed spikes) × (weights, f32 once unpacked), for GPUs: 128 local rows × 64 outputs, additions only.
+// One workgroup's share of (packed spikes) × (weights, f32 once unpacked), for GPUs: 128 local rows ×
+// 64 outputs, additions only.
 //   sum[row][o] = Σ_k bit(row, k) ? weight[k][o] : 0
 // Threads: 128 = 16 row groups × 8 output groups; a thread owns 8 rows × 4 outputs of each of two tiles of 32, so that a spike's
 // mask selects among eight weights and a load of weights serves 128 rows. Weights pass through workgroup memory; the next chunk's
 // are on their way, 16 bytes a thread and load, while this one's are added.
-// Order: chunks of 32 k ascending, k ascending inside a chunk; a silent input adds +0. The same bits as lib/spike_product.wgsl; of integers, while no sum
-// exceeds 2^24, as lib/spike_product_int8.wgsl.
+// Order: chunks of 32 k ascending, k ascending inside a chunk; a silent input adds +0. The same bits as
+// lib/spike_product.wgsl; of integers, while no sum exceeds 2^24, as lib/spike_product_int8.wgsl.
 // The kernel supplies
 //   row_spikes(r, chunk) -> u32   32 input bits of this thread's row r (0..7)
 //   chunks() -> u32, chunk_bits(chunk) -> u32   chunks of 32 k, and how many of a chunk's 32 k exist

@@ -6,7 +6,8 @@
 //   ternary   LIF over T, packed to a plus and a minus plane
 // A thread's 8 rows are STEP_BLOCK timesteps of each of 8 / STEP_BLOCK tokens; for T > 8 the membranes are carried from block to
 // block in registers.
-// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`) and what spike_tile asks for; the entry points are here, one for each epilogue.
+// The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`) and what
+// spike_tile asks for; the entry points are here, one for each epilogue.
 
 // [128 rows][8 threads], of the first tile's outputs plus in bits 0..3 and minus in bits 4..7, of the second's in bits 8..15
 var<workgroup> nibbles: array<u32, 1024>;

@@ -1,13 +1,16 @@
 //! What is kept in files from one process to the next: pipelines that a driver compiled, and which variants are faster
 //! ([`super::measure`]).
 //!
-//! A file `<cache folder>/spikeshade/<key of the adapter>.pipelines` holds what [`wgpu::PipelineCache::get_data`] gave, after a
-//! header with its length and a hash: drivers trust what they are given, so that only what was written whole reaches them.
-//! Nothing here is ever an error: without the file, or where it cannot be written, pipelines are compiled anew. So files are not
-//! flushed to the disk, for which first results would wait: what a power cut leaves in pieces has another hash.
+//! A file begins with a header: what it holds, its length and a hash. `<cache folder>/spikeshade/<key of the adapter>.pipelines`
+//! holds what [`wgpu::PipelineCache::get_data`] gave, `<hash of the adapter>.variants` a measurement. Drivers trust what they are
+//! given, so that only what this user wrote, and whole, reaches them: files are the user's alone, whatever the umask, and there are
+//! none in a folder that others can write to. Nothing here is ever an error: without a file, or where it cannot be written,
+//! pipelines are compiled and variants measured anew. So files are not flushed to the disk, for which first results would wait:
+//! what a power cut leaves in pieces has another hash.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use etcetera::BaseStrategy;
@@ -67,7 +70,8 @@ impl PipelineCache {
         let hash = hash(&data);
         if self.saved.swap(hash, Ordering::Relaxed) != hash {
             match write(&self.file, &MAGIC, &data) {
-                Ok(()) => log::debug!("{}: {} bytes of compiled pipelines", self.file.display(), data.len()),
+                Ok(true) => log::debug!("{}: {} bytes of compiled pipelines", self.file.display(), data.len()),
+                Ok(false) => (),
                 Err(e) => log::info!("compiled pipelines are not kept: {e}"),
             }
         }
@@ -123,15 +127,11 @@ fn header(magic: &Magic, data: &[u8]) -> [u8; HEADER] {
     header
 }
 
-/// Replaces the file as a whole; data too large for it removes it, to begin anew.
-pub(super) fn write(file: &Path, magic: &Magic, data: &[u8]) -> crate::Result<()> {
+/// Replaces the file as a whole; data too large for it removes it, to begin anew. False where nothing is kept, as others can
+/// write to the folder.
+pub(super) fn write(file: &Path, magic: &Magic, data: &[u8]) -> crate::Result<bool> {
+    static UNTRUSTED: Once = Once::new();
     let io = |e| crate::Error::io(file, e);
-    if (HEADER + data.len()) as u64 > MOST_BYTES {
-        return std::fs::remove_file(file).or_else(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(io(e)),
-        });
-    }
     if let Some(folder) = file.parent() {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true);
@@ -139,11 +139,25 @@ pub(super) fn write(file: &Path, magic: &Magic, data: &[u8]) -> crate::Result<()
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(folder).map_err(io)?;
+        if !is_own(&folder.metadata().map_err(io)?) {
+            UNTRUSTED.call_once(|| {
+                let folder = folder.display();
+                log::info!(
+                    "{folder}: others can write to it, so that nothing is kept there; {FOLDER} names another folder"
+                );
+            });
+            return Ok(false);
+        }
     }
-    if std::fs::symlink_metadata(file).is_ok_and(|about| !about.is_file()) {
-        return Err(io(std::io::Error::other("it is no regular file")));
+    match std::fs::symlink_metadata(file) {
+        Ok(about) if !about.is_file() && !about.is_symlink() => {
+            return Err(io(std::io::Error::other("it is no regular file")));
+        }
+        Ok(_) if (HEADER + data.len()) as u64 > MOST_BYTES => std::fs::remove_file(file).map_err(io)?,
+        _ if (HEADER + data.len()) as u64 > MOST_BYTES => (),
+        _ => crate::files::replace_private(file, &[&header(magic, data), data].concat())?,
     }
-    crate::files::write_aside_unflushed(file, &[&header(magic, data), data].concat())
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -180,6 +194,34 @@ mod tests {
             write(&file, &MAGIC, &vec![0; MOST_BYTES as usize]).unwrap();
             assert!(!file.exists());
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_what_nobody_else_can_write_is_kept() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let chmod = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let file = folder.path().join("a.pipelines");
+        write(&file, &MAGIC, b"one").unwrap();
+        chmod(&file, 0o664);
+        assert_eq!(read(&file, &MAGIC), None);
+        // What is refused is replaced.
+        assert!(write(&file, &MAGIC, b"two").unwrap());
+        assert_eq!(read(&file, &MAGIC).unwrap(), b"two");
+        // A link is neither read nor followed.
+        let (target, link) = (folder.path().join("target"), folder.path().join("b.pipelines"));
+        std::fs::copy(&file, &target).unwrap();
+        symlink(&target, &link).unwrap();
+        assert_eq!(read(&link, &MAGIC), None);
+        assert!(write(&link, &MAGIC, b"three").unwrap());
+        assert_eq!((read(&link, &MAGIC).unwrap(), read(&target, &MAGIC).unwrap()), (b"three".into(), b"two".into()));
+        // A folder of others' files.
+        chmod(folder.path(), 0o775);
+        assert!(!write(&file, &MAGIC, b"four").unwrap());
+        assert_eq!(read(&file, &MAGIC), None);
+        chmod(folder.path(), 0o700);
+        assert_eq!(read(&file, &MAGIC).unwrap(), b"two");
     }
 
     #[test]

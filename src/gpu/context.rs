@@ -113,6 +113,8 @@ impl Context {
             buffer: required_limits.max_buffer_size.min(limits.buffer),
             memory: limits.memory,
             groups: required_limits.max_compute_workgroups_per_dimension.min(limits.groups),
+            workgroup_memory: u64::from(required_limits.max_compute_workgroup_storage_size)
+                .min(limits.workgroup_memory),
             uniform_alignment: required_limits.min_uniform_buffer_offset_alignment.max(16),
         };
         let descriptor = wgpu::DeviceDescriptor {
@@ -164,7 +166,8 @@ impl Context {
         &self.name
     }
 
-    /// Its name, driver and choice of variants: what the last bits of a result may depend on.
+    /// Its name, driver and choice of variants: what the last bits of a result may depend on. What a measurement chose is not part
+    /// of it, though a driver may fuse batch norm's multiplication and addition in one kernel and not in another.
     pub fn identity(&self) -> &str {
         &self.identity
     }

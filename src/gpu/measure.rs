@@ -2,8 +2,9 @@
 //! file.
 //!
 //! The model of cost is this: how the times of a variant and of the portable kernel compare depends on the task, on how many
-//! workgroups the variant's grid has (whether they fill the device) and on how long each of them works (whether it is worth
-//! beginning). Of the sizes in [`SAMPLES`] the nearest one decides, in powers of two of both; see [`Measured::pays`].
+//! workgroups the variant's grid has (whether they fill the device), on how long each of them works (whether it is worth
+//! beginning) and in attention on the channels of a head. Of the sizes in [`SAMPLES`] the nearest one decides, in powers of two of
+//! all of these; see [`Measured::pays`].
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -12,9 +13,8 @@ use std::time::Duration;
 #[cfg(not(target_arch = "wasm32"))]
 use super::cache;
 use super::{Capabilities, Context, ForGpus, Plan};
-use crate::Result;
 use crate::kernels::attention::{Heads, kv_shape};
-use crate::kernels::attention_fused::AttentionFused;
+use crate::kernels::attention_fused::{AttentionFused, heads_a_group};
 use crate::kernels::attention_kv::AttentionKv;
 use crate::kernels::attention_q_kv::AttentionQKv;
 use crate::kernels::conv3x3_spike::Conv3x3Spike;
@@ -23,6 +23,7 @@ use crate::kernels::neuron::Neuron;
 use crate::kernels::product::{Epilogue, SpikeProduct, pack_scale_shift, pack_weights};
 use crate::recording::{Constant, Recording};
 use crate::tensor::{Element, Shape, words};
+use crate::{Error, Result};
 
 /// What a variant for GPUs computes, whatever its weights are stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,13 +45,20 @@ pub struct Size {
     pub groups: u64,
     /// How long each works: words of 32 inputs that a product's outputs are sums over, or tokens of attention.
     pub depth: u64,
+    /// d, channels of attention's heads; 1 for products.
+    pub head_dim: u64,
 }
 
 const fn of(task: Task, groups: u64, depth: u64) -> Size {
-    Size { task, groups, depth }
+    Size { task, groups, depth, head_dim: 1 }
 }
 
-/// The sizes that are measured, of each task the least work first: few workgroups and many, few inputs or tokens and many.
+const fn heads_of(head_dim: u64, groups: u64, depth: u64) -> Size {
+    Size { task: Task::Attention, groups, depth, head_dim }
+}
+
+/// The sizes that are measured, of each task the least work first: few workgroups and many, few inputs or tokens and
+/// many, small heads and large ones.
 pub const SAMPLES: [Size; 12] = [
     of(Task::Linear, 16, 2),
     of(Task::Linear, 16, 16),
@@ -60,34 +68,51 @@ pub const SAMPLES: [Size; 12] = [
     of(Task::Conv3x3, 16, 36),
     of(Task::Conv3x3, 256, 9),
     of(Task::Conv3x3, 256, 36),
-    of(Task::Attention, 16, 64),
-    of(Task::Attention, 16, 256),
-    of(Task::Attention, 256, 64),
-    of(Task::Attention, 256, 256),
+    heads_of(8, 256, 64),
+    heads_of(64, 16, 64),
+    heads_of(8, 16, 256),
+    heads_of(64, 256, 256),
 ];
 
-/// How long the runs may take that are timed, all together: what would take longer is left out. Beside them there is one run of each
-/// kernel and size that is not, and the compiling.
+/// How long the runs may take that are timed, all together: a size that would take them beyond is not begun, but for the first of
+/// each task, which is begun while any time is left. Beside them there is one run of each kernel and size that is not timed, the
+/// warming up and the compiling.
 const BUDGET: Duration = Duration::from_millis(60);
-/// Timed runs of each kernel and size, in turn.
-const RUNS: u32 = 3;
+/// How long the kernels of the first size run before any is timed, so that clocks are up.
+const WARM_UP: Duration = Duration::from_millis(10);
+/// Timed runs of each kernel and size, in turn; each of the two goes first as often.
+const RUNS: usize = 4;
 /// A variant runs where it takes at most this many thousandths of the portable kernel's time.
 const PAYS: u32 = 950;
+/// In place of the time of a variant that the device does not run.
+const FAILED: u32 = u32::MAX;
 
-/// Beside each of [`SAMPLES`] the thousandths of the portable kernel's time that the variant takes; 0 where that was not measured.
+/// Beside each of [`SAMPLES`] the thousandths of the portable kernel's time that the variant takes; 0 where that was not measured,
+/// the largest number where it failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Measured(pub [u32; SAMPLES.len()]);
 
 impl Measured {
     /// Whether the variant takes at least a twentieth less time than the portable kernel at the nearest size that was measured for
-    /// the task; not if none was. Nearest is the least sum of the distances in powers of two of workgroups and of depth.
+    /// the task; not if none was. Nearest is the least sum of the distances in powers of two of workgroups, of depth and of a head's
+    /// channels.
     pub fn pays(&self, size: Size) -> bool {
         let far = |a: u64, b: u64| ((a.max(1) as f64).log2() - (b.max(1) as f64).log2()).abs();
-        let distance = |of: &Size| far(of.groups, size.groups) + far(of.depth, size.depth);
+        let distance =
+            |of: &Size| far(of.groups, size.groups) + far(of.depth, size.depth) + far(of.head_dim, size.head_dim);
         let measured = SAMPLES.iter().zip(self.0).filter(|(of, thousandths)| of.task == size.task && *thousandths > 0);
         let nearest = measured.min_by(|a, b| distance(a.0).total_cmp(&distance(b.0)));
         nearest.is_some_and(|(_, thousandths)| thousandths <= PAYS)
     }
+}
+
+/// What an earlier process left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Its measurement.
+    Measured(Measured),
+    /// That it began one, and no more: it ended before, or a kernel took it along.
+    Begun,
 }
 
 /// A device's measurement, and where it is kept.
@@ -115,24 +140,24 @@ impl Measurement {
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    fn read(&self) -> Option<Measured> {
+    fn read(&self) -> Option<Found> {
         self.kept.as_ref()?.read()
     }
 
     #[cfg(target_arch = "wasm32")]
-    fn read(&self) -> Option<Measured> {
+    fn read(&self) -> Option<Found> {
         None
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    fn write(&self, measured: Measured) {
+    fn write(&self, found: Found) {
         if let Some(kept) = &self.kept {
-            kept.write(measured);
+            kept.write(found);
         }
     }
 
     #[cfg(target_arch = "wasm32")]
-    fn write(&self, _: Measured) {}
+    fn write(&self, _: Found) {}
 }
 
 /// The file of a measurement, beside that of the pipelines.
@@ -150,7 +175,7 @@ mod kept {
         identity: String,
     }
 
-    /// The file's content: whose measurement it is, and the measurement.
+    /// The file's content: whose measurement it is, and the measurement, or nothing while it is made.
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Content {
         identity: String,
@@ -169,14 +194,24 @@ mod kept {
             Kept { file, identity: format!("{adapter}; spikeshade {version} {measured:016x}") }
         }
 
-        pub fn read(&self) -> Option<Measured> {
+        pub fn read(&self) -> Option<Found> {
             let content: Content = serde_json::from_slice(&cache::read(&self.file, &MAGIC)?).ok()?;
-            let thousandths = content.thousandths.try_into().ok()?;
-            (content.identity == self.identity).then_some(Measured(thousandths))
+            if content.identity != self.identity {
+                return None;
+            }
+            if content.thousandths.is_empty() {
+                let file = self.file.display();
+                log::info!("{file}: a measurement was begun and not ended; until it is deleted, portable kernels run");
+                return Some(Found::Begun);
+            }
+            Some(Found::Measured(Measured(content.thousandths.try_into().ok()?)))
         }
 
-        pub fn write(&self, measured: Measured) {
-            self.write_all(&measured.0);
+        pub fn write(&self, found: Found) {
+            match found {
+                Found::Measured(measured) => self.write_all(&measured.0),
+                Found::Begun => self.write_all(&[]),
+            }
         }
 
         pub fn write_all(&self, thousandths: &[u32]) {
@@ -184,7 +219,8 @@ mod kept {
             let written = serde_json::to_vec(&content).map_err(|e| e.to_string());
             let written = written.and_then(|data| cache::write(&self.file, &MAGIC, &data).map_err(|e| e.to_string()));
             match written {
-                Ok(()) => log::debug!("{}: {thousandths:?}", self.file.display()),
+                Ok(true) => log::debug!("{}: {thousandths:?}", self.file.display()),
+                Ok(false) => (),
                 Err(e) => log::info!("which variants are faster is not kept: {e}"),
             }
         }
@@ -203,42 +239,46 @@ mod kept {
 
 /// Whether a measurement decides anything about the ops of `recording`.
 pub(super) fn decides(recording: &Recording) -> bool {
-    let always = Capabilities { for_gpus: ForGpus::Always, ..Capabilities::default() };
-    recording.ops().any(|op| op.dispatch_on(recording, always).kernel.stem != op.kernel().stem)
+    let for_gpus = ForGpus::Measured(Measured([1; SAMPLES.len()]));
+    let faster = Capabilities { for_gpus, ..Capabilities::default() };
+    recording.ops().any(|op| op.dispatch_on(recording, faster).kernel.stem != op.kernel().stem)
 }
 
 /// Makes the measurement of a device that chooses by one, or reads what an earlier process measured, if neither has been done.
-/// Variants that are chosen by measurement give the same bits as the portable ones, so that results do not depend on it.
-pub(crate) async fn settle(context: &Arc<Context>) {
-    let Some(measurement) = context.measurement() else { return };
-    if measurement.get().is_some() {
-        return;
-    }
-    let measured = match measurement.read() {
-        Some(measured) => measured,
-        None => match measure(context).await {
-            Ok(measured) => {
-                measurement.write(measured);
-                measured
-            }
-            // A device that fails here fails again, with an error of its own, when it runs what is asked of it.
-            Err(e) => {
-                log::info!("which variants are faster was not measured: {e}");
-                Measured::default()
-            }
-        },
-    };
-    // Another thread may have been first; the results are the same with either.
-    let _ = measurement.measured.set(measured);
-}
-
-/// Measures the sizes in order, as long as 60 ms of timed runs last; the first in any case.
+/// Variants that are chosen by measurement add in the order of the portable ones, so that no sum depends on it. The last bits of a
+/// result may: a driver may fuse batch norm's multiplication and addition in one kernel and not in the other.
 ///
 /// # Errors
-/// As [`Plan::new`] and [`Plan::run`].
-pub async fn measure(context: &Arc<Context>) -> Result<Measured> {
+/// [`Error::DeviceLost`] if it is, or gets lost by what is measured; the next process then measures nothing.
+pub(crate) async fn settle(context: &Arc<Context>) -> Result<()> {
+    let Some(measurement) = context.measurement() else { return Ok(()) };
+    if measurement.get().is_some() {
+        return Ok(());
+    }
+    context.check()?;
+    let measured = match measurement.read() {
+        Some(Found::Measured(measured)) => measured,
+        Some(Found::Begun) => Measured::default(),
+        None => {
+            measurement.write(Found::Begun);
+            let measured = measure(context).await?;
+            measurement.write(Found::Measured(measured));
+            measured
+        }
+    };
+    // Another thread may have been first, with times of its own.
+    let _ = measurement.measured.set(measured);
+    Ok(())
+}
+
+/// Measures the sizes in order within [`BUDGET`]. Where a size fails, the variant does not count as faster there.
+///
+/// # Errors
+/// [`Error::DeviceLost`].
+async fn measure(context: &Arc<Context>) -> Result<Measured> {
     let mut measured = Measured::default();
     let mut left = BUDGET;
+    let mut warm = false;
     // Of the sample before, if it was of the same task.
     let mut before: Option<(Task, f64, Duration)> = None;
     for (&size, thousandths) in SAMPLES.iter().zip(&mut measured.0) {
@@ -247,16 +287,31 @@ pub async fn measure(context: &Arc<Context>) -> Result<Measured> {
         if left.is_zero() || expected > left {
             continue;
         }
-        let (portable, variant, took) = compare(context, size).await?;
-        *thousandths = ((1000.0 * variant.as_secs_f64() / portable.as_secs_f64().max(1e-9)) as u32).max(1);
-        left = left.saturating_sub(took);
-        before = Some((size.task, terms_of(size), took));
+        let compared = compare(context, size, !warm).await;
+        if let Some(why) = context.lost() {
+            return Err(Error::DeviceLost(format!(
+                "{why}; it was being measured which kernels are faster there, which SPIKESHADE_VARIANTS=portable leaves out"
+            )));
+        }
+        match compared {
+            Ok((portable, variant, took)) => {
+                let ratio = variant.as_secs_f64() / portable.as_secs_f64().max(1e-9);
+                *thousandths = ((1000.0 * ratio) as u32).max(1);
+                left = left.saturating_sub(took);
+                before = Some((size.task, terms_of(size), took));
+                warm = true;
+            }
+            Err(e) => {
+                log::info!("{size:?}: {e}; the portable kernels stay");
+                *thousandths = FAILED;
+            }
+        }
     }
     Ok(measured)
 }
 
-/// The least times of a few runs of the portable kernel and of the variant, and of all runs together.
-async fn compare(context: &Arc<Context>, size: Size) -> Result<(Duration, Duration, Duration)> {
+/// The least times of a few runs of the portable kernel and of the variant, and of all runs together; `cold` where nothing ran yet.
+async fn compare(context: &Arc<Context>, size: Size, cold: bool) -> Result<(Duration, Duration, Duration)> {
     let mut plans = Vec::new();
     for for_gpus in [ForGpus::Never, ForGpus::Always] {
         let capabilities = Capabilities { for_gpus, ..Capabilities::default() };
@@ -265,9 +320,16 @@ async fn compare(context: &Arc<Context>, size: Size) -> Result<(Duration, Durati
         plan.run(&[]).await?;
         plans.push((plan, Duration::MAX));
     }
+    let start = std::time::Instant::now();
+    while cold && start.elapsed() < WARM_UP {
+        for (plan, _) in &mut plans {
+            plan.run(&[]).await?;
+        }
+    }
     let mut all = Duration::ZERO;
-    for _ in 0..RUNS {
-        for (plan, best) in &mut plans {
+    for run in 0..RUNS {
+        for i in [run % 2, 1 - run % 2] {
+            let (plan, best) = &mut plans[i];
             let start = std::time::Instant::now();
             plan.run(&[]).await?;
             let took = start.elapsed();
@@ -283,9 +345,11 @@ fn repeats(size: Size) -> u64 {
     (512 / size.groups).max(1)
 }
 
-/// Terms of the sums of a run.
+/// Terms of the sums of a run, of its task's in the same measure.
 fn terms_of(size: Size) -> f64 {
-    (repeats(size) * size.groups * size.depth) as f64
+    let a_head = size.head_dim * size.head_dim;
+    let heads = heads_a_group(size.head_dim as usize) as u64;
+    (repeats(size) * size.groups * size.depth * if size.task == Task::Attention { heads * a_head } else { 1 }) as f64
 }
 
 /// Operations of that size, T = 4; half the neurons silent.
@@ -332,9 +396,10 @@ fn products(size: Size, taps: usize) -> Recording {
     r
 }
 
-/// Four heads of 32 channels, each of which is a workgroup in every image and timestep.
+/// The heads of four workgroups in every image and timestep.
 fn attention(size: Size, capabilities: Capabilities) -> Recording {
-    let heads = Heads { dim: 32, first: 0, count: 4 };
+    let dim = size.head_dim as usize;
+    let heads = Heads { dim, first: 0, count: 4 * heads_a_group(dim) };
     let channels = heads.dim * heads.count;
     let shape = Shape { steps: 4, batch: size.groups as usize / 16, height: size.depth as usize, width: 1, channels };
     let mut r = Recording::default();
@@ -387,6 +452,34 @@ mod tests {
         assert!(pays(Conv3x3, 16, 900) && !pays(Conv3x3, 4096, 900));
         assert!(!pays(Attention, 256, 256) && !Measured::default().pays(of(Linear, 256, 16)));
         assert!(!pays(Linear, 0, 0));
+        // What failed, whatever was measured elsewhere.
+        let all = measured(&[(of(Linear, 16, 2), FAILED), (of(Linear, 256, 2), 500)]);
+        assert!(!all.pays(of(Linear, 20, 2)) && all.pays(of(Linear, 200, 2)));
+        // Of two attentions as near in workgroups and tokens the one with such heads.
+        let all = measured(&[(heads_of(64, 16, 64), 1300), (heads_of(8, 16, 256), 500)]);
+        let pays = |head_dim| all.pays(heads_of(head_dim, 16, 128));
+        assert!(pays(4) && pays(16) && !pays(32) && !pays(64));
+    }
+
+    #[test]
+    fn a_device_that_is_lost_meanwhile_names_the_way_out() {
+        use crate::gpu::{Adapters, Limits, Opening, Variants};
+        let adapters = pollster::block_on(Adapters::enumerate());
+        for index in 0..adapters.all.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = Some(folder.path().to_owned());
+            let opening = Opening { limits: Limits::default(), variants: Variants::Measured, cache };
+            let context = pollster::block_on(Context::open_with(&adapters, index, opening)).unwrap();
+            context.mark_lost("pulled out");
+            let error = pollster::block_on(measure(&context)).unwrap_err();
+            assert!(matches!(&error, Error::DeviceLost(_)), "{error}");
+            let error = error.to_string();
+            assert!(error.contains("pulled out") && error.contains("SPIKESHADE_VARIANTS=portable"), "{error}");
+            // Lost before: measuring has nothing to do with it.
+            let error = pollster::block_on(settle(&context)).unwrap_err();
+            assert!(matches!(&error, Error::DeviceLost(why) if why == "pulled out"), "{error}");
+            assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+        }
     }
 
     #[test]
@@ -423,7 +516,7 @@ mod tests {
             let settled = |variants| {
                 let opening = Opening { limits: Limits::default(), variants, cache: Some(folder.path().to_owned()) };
                 let context = pollster::block_on(Context::open_with(&adapters, index, opening)).unwrap();
-                pollster::block_on(settle(&context));
+                pollster::block_on(settle(&context)).unwrap();
                 context.capabilities().for_gpus
             };
             let measured = || match settled(Variants::Measured) {
@@ -438,11 +531,11 @@ mod tests {
 
             let first = measured();
             assert!(first.0[0] > 0 && first != MADE_UP);
-            assert_eq!(kept.read(), Some(first));
+            assert_eq!(kept.read(), Some(Found::Measured(first)));
             // What is there is read, and not measured again.
-            kept.write(MADE_UP);
+            kept.write(Found::Measured(MADE_UP));
             assert_eq!(measured(), MADE_UP);
-            assert_eq!(kept.read(), Some(MADE_UP));
+            assert_eq!(kept.read(), Some(Found::Measured(MADE_UP)));
             assert_eq!(settled(Variants::Tiled), ForGpus::Always);
 
             // What is not whole, of another adapter or version, or of other sizes is replaced.
@@ -452,7 +545,7 @@ mod tests {
             let broken: [&dyn Fn(); 4] = [
                 &|| std::fs::write(kept.file(), &whole[..whole.len() - 1]).unwrap(),
                 &|| std::fs::write(kept.file(), &flipped).unwrap(),
-                &|| kept.of_another().write(MADE_UP),
+                &|| kept.of_another().write(Found::Measured(MADE_UP)),
                 &|| kept.write_all(&[123; 3]),
             ];
             for make in broken {
@@ -460,8 +553,12 @@ mod tests {
                 assert_eq!(kept.read(), None);
                 let again = measured();
                 assert_ne!(again, MADE_UP);
-                assert_eq!(kept.read(), Some(again));
+                assert_eq!(kept.read(), Some(Found::Measured(again)));
             }
+            // One that took its process along is not begun again.
+            kept.write(Found::Begun);
+            assert_eq!(measured(), Measured::default());
+            assert_eq!(kept.read(), Some(Found::Begun));
             // Where it cannot be written, it is measured all the same.
             std::fs::remove_file(kept.file()).unwrap();
             std::fs::create_dir(kept.file()).unwrap();

@@ -137,6 +137,8 @@ pub struct Limits {
     pub memory: u64,
     /// Workgroups of one dimension.
     pub groups: u32,
+    /// Bytes of memory that a workgroup's invocations share.
+    pub workgroup_memory: u64,
     /// Bytes that a uniform binding's offset is a multiple of.
     pub uniform_alignment: u32,
 }
@@ -155,6 +157,13 @@ impl Limits {
 impl Default for Limits {
     /// WebGPU's defaults, which every device of the standard has, and 2 GiB for a plan, which is this crate's own choice.
     fn default() -> Self {
-        Limits { binding: 128 << 20, buffer: 256 << 20, memory: 2 << 30, groups: 65_535, uniform_alignment: 256 }
+        Limits {
+            binding: 128 << 20,
+            buffer: 256 << 20,
+            memory: 2 << 30,
+            groups: 65_535,
+            workgroup_memory: 16 << 10,
+            uniform_alignment: 256,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Compute pipelines: each compiled once for a device, several at a time where there are threads.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 #[cfg(not(target_arch = "wasm32"))]
@@ -16,11 +17,14 @@ use crate::{Error, Result};
 /// Kernel, entry point and the bits of its constants.
 type Key = (usize, &'static str, Vec<(&'static str, u64)>);
 
+/// A module once it is made, or why it cannot be, for everyone who waited for it.
+type Module = OnceLock<Result<wgpu::ShaderModule, String>>;
+
 /// What was compiled for a device. What failed is not kept.
 #[derive(Default)]
 pub(super) struct Pipelines {
     /// By kernel; a thread that wants a module which another one is making waits for it.
-    modules: Mutex<HashMap<usize, Arc<OnceLock<wgpu::ShaderModule>>>>,
+    modules: Mutex<HashMap<usize, Arc<Module>>>,
     made: Mutex<HashMap<Key, wgpu::ComputePipeline>>,
     /// What earlier processes compiled.
     #[cfg(not(target_arch = "wasm32"))]
@@ -97,12 +101,20 @@ impl Context {
 
     #[cfg(target_arch = "wasm32")]
     async fn compile_all<R>(&self, new: &[&(&str, Dispatch)], meanwhile: impl FnOnce() -> R) -> (Result<()>, R) {
-        use std::future::{Future, poll_fn};
+        use std::future::poll_fn;
         use std::task::Poll;
 
         let value = meanwhile();
-        // All of them are handed to the browser before any is waited for. One scope each: it reports an invalid shader only
-        // through its scope, and silently goes on.
+        // All modules, and then all pipelines, are handed to the browser before any is waited for. One scope each: it reports an
+        // invalid shader only through its scope, and silently goes on.
+        let mut kernels = HashSet::new();
+        let kernels = new.iter().map(|(_, d)| d.kernel).filter(|kernel| kernels.insert(address(kernel)));
+        let cells = kernels.map(|kernel| (kernel, self.cell(kernel))).filter(|(_, cell)| cell.get().is_none());
+        let modules: Vec<_> = cells.map(|(kernel, cell)| (cell, self.module(kernel))).collect();
+        for (cell, module) in modules {
+            // Another plan's may have been first.
+            let _ = cell.set(module.await);
+        }
         let mut compiling: Vec<_> = new.iter().map(|(layer, d)| Some(Box::pin(self.compile(layer, d)))).collect();
         let mut failed = None;
         poll_fn(|cx| {
@@ -157,10 +169,8 @@ impl Context {
             let mut spent = lock(&self.pipelines.spent);
             *spent = Preparation { whole: spent.whole + start.elapsed(), upload: spent.upload + apart };
         }
-        if let Some((i, e)) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            // A module that another thread made was broken: why, only that thread was told. Compiled again by itself, it says so.
-            let (layer, dispatch) = new[i];
-            return (Err(self.compile(layer, dispatch).await.err().unwrap_or(e)), value);
+        if let Some((_, e)) = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            return (Err(e), value);
         }
         if let Some(cache) = self.pipelines.cache.as_ref().filter(|_| !new.is_empty()) {
             cache.save();
@@ -168,19 +178,50 @@ impl Context {
         (Ok(()), value)
     }
 
+    fn cell(&self, kernel: &'static Kernel) -> Arc<Module> {
+        lock(&self.pipelines.modules).entry(address(kernel)).or_default().clone()
+    }
+
+    /// Compiles a kernel's text, in error scopes of its own.
+    fn module(&self, kernel: &'static Kernel) -> impl Future<Output = Result<wgpu::ShaderModule, String>> {
+        let made = self.scoped(kernel.stem, || {
+            self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(kernel.stem),
+                source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
+            })
+        });
+        async { made.await.map_err(|e| e.to_string()) }
+    }
+
     async fn compile(&self, layer: &str, dispatch: &Dispatch) -> Result<()> {
-        let (stem, kernel) = (dispatch.kernel.stem, address(dispatch.kernel));
-        let module = lock(&self.pipelines.modules).entry(kernel).or_default().clone();
-        let what = format!("{layer}: {stem}");
+        let kernel = dispatch.kernel;
+        let cell = self.cell(kernel);
+        #[cfg(not(target_arch = "wasm32"))]
+        let module = cell.get_or_init(|| pollster::block_on(self.module(kernel)));
+        #[cfg(target_arch = "wasm32")]
+        let module = match cell.get() {
+            Some(module) => module,
+            None => {
+                let module = self.module(kernel).await;
+                cell.get_or_init(|| module)
+            }
+        };
+        let module = match module {
+            Ok(module) => module,
+            Err(why) => {
+                let mut modules = lock(&self.pipelines.modules);
+                if modules.get(&address(kernel)).is_some_and(|m| Arc::ptr_eq(m, &cell)) {
+                    modules.remove(&address(kernel));
+                }
+                drop(modules);
+                self.check()?;
+                return Err(Error::Gpu(format!("{layer}: {why}")));
+            }
+        };
+        let what = format!("{layer}: {}", kernel.stem);
         let made = self.scoped(&what, || {
-            let module = module.get_or_init(|| {
-                self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                    label: Some(stem),
-                    source: wgpu::ShaderSource::Wgsl(dispatch.kernel.source().into()),
-                })
-            });
             self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(stem),
+                label: Some(kernel.stem),
                 layout: None,
                 module,
                 entry_point: Some(dispatch.entry),
@@ -195,18 +236,53 @@ impl Context {
                 cache: None,
             })
         });
-        match made.await {
-            Ok(pipeline) => {
-                lock(&self.pipelines.made).insert(key(dispatch), pipeline);
-                Ok(())
+        let pipeline = made.await?;
+        lock(&self.pipelines.made).insert(key(dispatch), pipeline);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Adapters, Limits, Opening, Variants};
+    use crate::kernels::Op;
+    use crate::kernels::residual_add::ResidualAddOp;
+    use crate::recording::{Constant, Recording};
+    use crate::tensor::{Element, Shape};
+
+    #[test]
+    fn whoever_waited_for_a_broken_module_is_told_why() {
+        let mut r = Recording::default();
+        let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels: 4 };
+        let x = r.constant(&Arc::new(Constant { name: "x".to_owned(), data: vec![1.5; 4].into() }));
+        let out = r.tensor("out", Element::Real, shape);
+        let op = ResidualAddOp { layer: String::new(), input: x, residual: x, out };
+        let dispatch = op.dispatch(&r);
+        let kernel = dispatch.kernel;
+        let adapters = pollster::block_on(Adapters::enumerate());
+        for index in 0..adapters.all.len() {
+            let opening = Opening { limits: Limits::default(), variants: Variants::Portable, cache: None };
+            let context = pollster::block_on(Context::open_with(&adapters, index, opening)).unwrap();
+            let compile = |layer| pollster::block_on(context.compile(layer, &dispatch));
+            let broken = || {
+                let cell = Module::from(Err(format!("{}: line 3 is nonsense", kernel.stem)));
+                lock(&context.pipelines.modules).insert(address(kernel), Arc::new(cell));
+            };
+            // Each of two layers that share it names itself and the cause.
+            for layer in ["a", "b"] {
+                broken();
+                let error = compile(layer).unwrap_err();
+                let expected = format!("{layer}: {}: line 3 is nonsense", kernel.stem);
+                assert!(matches!(&error, Error::Gpu(why) if *why == expected), "{error}");
+                // It is not kept.
+                assert!(lock(&context.pipelines.modules).is_empty());
             }
-            Err(e) => {
-                let mut modules = lock(&self.pipelines.modules);
-                if modules.get(&kernel).is_some_and(|m| Arc::ptr_eq(m, &module)) {
-                    modules.remove(&kernel);
-                }
-                Err(e)
-            }
+            compile("c").unwrap();
+            assert_eq!(lock(&context.pipelines.modules).len(), 1);
+            broken();
+            context.mark_lost("pulled out");
+            assert!(matches!(compile("d"), Err(Error::DeviceLost(why)) if why == "pulled out"));
         }
     }
 }

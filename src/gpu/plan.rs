@@ -56,7 +56,7 @@ impl Plan {
     /// [`Error::Gpu`] if something exceeds the device's limits or memory, [`Error::DeviceLost`].
     pub async fn new(context: &Arc<Context>, recording: Recording) -> Result<Plan> {
         if measure::decides(&recording) {
-            measure::settle(context).await;
+            measure::settle(context).await?;
         }
         let capabilities = context.capabilities();
         Self::with(context, recording, capabilities).await

@@ -3,6 +3,7 @@
 
 use super::attention::{Attention, Heads, uniform_of};
 use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
+use crate::gpu::Limits;
 use crate::gpu::measure::{Size, Task};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_fused as twin;
@@ -41,19 +42,31 @@ pub struct AttentionFused {
 }
 
 /// Blocks of four channels on a side of what a workgroup has threads for.
-fn blocks(heads: Heads) -> usize {
-    if heads.dim <= 32 { 8 } else { 16 }
+fn blocks(head_dim: usize) -> usize {
+    if head_dim <= 32 { 8 } else { 16 }
 }
 
-/// Workgroups of an image and timestep; each takes as many heads as it has threads for.
+/// Heads of a workgroup: as many as it has threads for.
+pub(crate) fn heads_a_group(head_dim: usize) -> usize {
+    (blocks(head_dim).pow(2) / head_dim.div_ceil(4).pow(2).max(1)).max(1)
+}
+
+/// Workgroups of an image and timestep.
 fn groups(heads: Heads) -> usize {
-    heads.count.div_ceil((blocks(heads).pow(2) / heads.dim.div_ceil(4).pow(2)).max(1))
+    heads.count.div_ceil(heads_a_group(heads.dim))
 }
 
-/// What the speed of such an op depends on; `None` if its heads are too large for it.
-pub(crate) fn size(of: Shape, heads: Heads) -> Option<Size> {
+/// Bytes of workgroup memory: 16 floats a thread.
+fn workgroup_memory(head_dim: usize) -> u64 {
+    64 * blocks(head_dim).pow(2) as u64
+}
+
+/// What the speed of such an op depends on; `None` if its heads are too large for it, or for the device's workgroup memory.
+pub(crate) fn size(of: Shape, heads: Heads, limits: Limits) -> Option<Size> {
     let groups = (of.steps * of.batch * groups(heads)) as u64;
-    (heads.dim <= MOST_CHANNELS).then_some(Size { task: Task::Attention, groups, depth: of.tokens() as u64 })
+    let fits = heads.dim <= MOST_CHANNELS && workgroup_memory(heads.dim) <= limits.workgroup_memory;
+    let (task, depth, head_dim) = (Task::Attention, of.tokens() as u64, heads.dim as u64);
+    fits.then_some(Size { task, groups, depth, head_dim })
 }
 
 impl Op for AttentionFused {
@@ -70,7 +83,7 @@ impl Op for AttentionFused {
         Dispatch {
             kernel: &KERNEL,
             entry: "main",
-            constants: vec![("BLOCKS", blocks(self.heads) as f64)],
+            constants: vec![("BLOCKS", blocks(self.heads.dim) as f64)],
             bindings: vec![(0, self.q), (1, self.k), (2, self.v), (3, self.o)],
             uniform: bytes_of(&attention),
             groups: Groups::Exact([dim(groups(self.heads)), 1, attention.images]),

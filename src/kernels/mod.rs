@@ -194,6 +194,15 @@ pub enum Groups {
 }
 
 impl Groups {
+    /// How many there are.
+    pub(crate) fn count(self) -> u64 {
+        match self {
+            Groups::Line { n, z } => n * u64::from(z),
+            Groups::Column { x, n } => u64::from(x) * n,
+            Groups::Exact(grid) => grid.map(u64::from).iter().product(),
+        }
+    }
+
     /// The grid within `limit` workgroups a dimension; `None` where it does not fit.
     pub fn fold(self, limit: u32) -> Option<[u32; 3]> {
         let halves = |n: u64| {

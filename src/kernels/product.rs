@@ -3,8 +3,8 @@
 
 use super::neuron::Neuron;
 use super::{Arithmetic, Constants, Dispatch, FanOut, Groups, Kernel, bytes_of, dim, uniform};
-use crate::gpu::Capabilities;
 use crate::gpu::measure::{Size, Task};
+use crate::gpu::{Capabilities, ForGpus};
 use crate::recording::{Access, Recording, TensorId};
 use crate::tensor::words;
 
@@ -164,20 +164,16 @@ impl SpikeProduct {
             return self.dispatch_cut(&Cut { kernel: table, rows: 128, steps: 16, outputs: 32 }, recording);
         }
         let large = self.dispatch_cut(&Cut { kernel: tiled, rows: 128, steps: 8, outputs: 64 }, recording);
-        let groups = match large.groups {
-            Groups::Line { n, z } => n * u64::from(z),
-            Groups::Column { x, n } => u64::from(x) * n,
-            Groups::Exact(grid) => grid.map(u64::from).iter().product(),
-        };
         let task = if taps == 1 { Task::Linear } else { Task::Conv3x3 };
         let depth = (taps * words(recording.get(self.input).shape.channels)) as u64;
-        match capabilities.gpu_variant_pays(Size { task, groups, depth }) {
+        match capabilities.gpu_variant_pays(Size { task, groups: large.groups.count(), depth, head_dim: 1 }) {
             true => large,
             false => self.dispatch(portable, recording),
         }
     }
 
     /// As [`SpikeProduct::dispatch_on`], of int8 weights. The variants sum them as f32, exactly while no sum can exceed 2²⁴.
+    /// Measured were f32 weights, whose portable kernel adds one at a time; that of int8 weights adds two, and stays.
     pub(super) fn dispatch_int8_on(
         &self,
         kernels: [&'static Kernel; 3],
@@ -186,8 +182,12 @@ impl SpikeProduct {
         capabilities: Capabilities,
     ) -> Dispatch {
         const MOST: usize = (1 << 24) / 127;
+        let for_gpus = match capabilities.for_gpus {
+            ForGpus::Measured(_) => ForGpus::Never,
+            given => given,
+        };
         match taps * recording.get(self.input).shape.channels {
-            0..=MOST => self.dispatch_on(kernels, taps, recording, capabilities),
+            0..=MOST => self.dispatch_on(kernels, taps, recording, Capabilities { for_gpus, ..capabilities }),
             _ => self.dispatch(kernels[0], recording),
         }
     }
@@ -290,4 +290,46 @@ pub fn pack_scale_shift(scale: &[f32], shift: &[f32], out: std::ops::Range<usize
         packed[o / 4 * 8 + 4 + o % 4] = b;
     }
     packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Measured;
+    use crate::gpu::measure::SAMPLES;
+    use crate::kernels::Op;
+    use crate::kernels::conv3x3_spike_int8::Conv3x3SpikeInt8;
+    use crate::kernels::linear_spike::LinearSpike;
+    use crate::kernels::linear_spike_f16::LinearSpikeF16;
+    use crate::kernels::linear_spike_int8::LinearSpikeInt8;
+    use crate::tensor::{Element, Shape};
+
+    #[test]
+    fn int8_weights_are_summed_as_f32_only_where_that_is_exact_and_not_by_a_measurement_of_f32() {
+        // 132,104 · 127 is the last multiple that is no more than 2²⁴.
+        const MOST: usize = 132_104;
+        let stem = |op: fn(SpikeProduct) -> Box<dyn Op>, channels, for_gpus| {
+            let mut r = Recording::default();
+            let shape = Shape { steps: 1, batch: 1, height: 1, width: 1, channels };
+            let [input, weights, scale_shift] =
+                [Element::Spikes, Element::Int8, Element::Real].map(|element| r.tensor("t", element, shape));
+            let out = r.tensor("y", Element::Real, shape.with_channels(32));
+            let epilogue = Epilogue::Real { out, first_channel: 0, relu: false };
+            let layer = String::new();
+            let product = SpikeProduct { layer, input, weights, scale_shift, channels_out: 32, epilogue };
+            op(product).dispatch_on(&r, Capabilities { for_gpus, ..Capabilities::default() }).kernel.stem
+        };
+        let linear = |product| -> Box<dyn Op> { Box::new(LinearSpikeInt8(product)) };
+        let conv = |product| -> Box<dyn Op> { Box::new(Conv3x3SpikeInt8(product)) };
+        assert_eq!(stem(linear, MOST, ForGpus::Always), "linear_spike_int8.tiled");
+        assert_eq!(stem(linear, MOST + 1, ForGpus::Always), "linear_spike_int8");
+        assert_eq!(stem(conv, MOST / 9, ForGpus::Always), "conv3x3_spike_int8.tiled");
+        assert_eq!(stem(conv, MOST / 9 + 1, ForGpus::Always), "conv3x3_spike_int8");
+
+        let measured = ForGpus::Measured(Measured([1; SAMPLES.len()]));
+        assert_eq!(stem(linear, 64, measured), "linear_spike_int8");
+        assert_eq!(stem(conv, 64, measured), "conv3x3_spike_int8");
+        assert_eq!(stem(|product| Box::new(LinearSpike(product)), 64, measured), "linear_spike.tiled");
+        assert_eq!(stem(|product| Box::new(LinearSpikeF16(product)), 64, measured), "linear_spike_f16.tiled");
+    }
 }

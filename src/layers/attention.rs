@@ -119,7 +119,8 @@ impl Attention {
             let heads = Heads { dim: d, first: channels.start / d, count: channels.len() / d };
             let shape = r.recording.get(*k).shape;
             let layer = self.name.clone();
-            let in_one = attention_fused::size(shape, heads).is_some_and(|size| r.capabilities.gpu_variant_pays(size));
+            let in_one = attention_fused::size(shape, heads, r.limits);
+            let in_one = in_one.is_some_and(|size| r.capabilities.gpu_variant_pays(size));
             match order {
                 Order::QkV => {
                     let o = r.recording.tensor(name.clone(), Element::Real, shape);
