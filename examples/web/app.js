@@ -286,7 +286,14 @@ function showCost({ additions, macs, denseMacs, energy: { spiking_pJ, dense_pJ }
   $('fired').textContent = `${number.format(Math.round(spikes))} spikes from ${number.format(neurons)} neurons in ${steps} timesteps: ${((100 * spikes) / (neurons * steps)).toFixed(1)} % fire.`;
 }
 
+/** What stands where figures of a drawing will be. */
+const without = ['fired', 'saving', 'additions', 'macs', 'dense', 'energy-spiking-number', 'energy-dense-number'].map(
+  (id) => [id, $(id).textContent],
+);
+
 function showNothing() {
+  for (const [id, text] of without) $(id).textContent = text;
+  for (const id of ['energy-spiking', 'energy-dense']) $(id).style.setProperty('--p', '0');
   $('answer').textContent = '–';
   $('answer').parentElement.classList.remove('word');
   $('sure').textContent = 'Draw something';

@@ -35,17 +35,21 @@ addEventListener('activate', (event) => event.waitUntil(clients.claim()));
 
 addEventListener('fetch', (event) => {
   const { request } = event;
-  if (request.method === 'GET' && new URL(request.url).origin === location.origin) event.respondWith(answer(request));
+  if (request.method === 'GET' && new URL(request.url).origin === location.origin) event.respondWith(answer(event));
 });
 
-async function answer(request) {
-  const kept = await caches.open(KEPT);
+/** What the network says, kept for times without one; a full disk or a lost cache costs no answer. */
+async function answer(event) {
+  const { request } = event;
   try {
     const response = await fetch(request);
-    if (response.ok) await kept.put(request, response.clone());
+    if (response.ok) {
+      const copy = response.clone();
+      event.waitUntil(caches.open(KEPT).then((kept) => kept.put(request, copy)).catch(() => {}));
+    }
     return response;
   } catch (error) {
-    const before = await kept.match(request, { ignoreSearch: true });
+    const before = await caches.open(KEPT).then((kept) => kept.match(request, { ignoreSearch: true })).catch(() => undefined);
     if (before) return before;
     throw error;
   }
