@@ -18,7 +18,7 @@ use crate::{Error, Result};
 type Key = (usize, &'static str, Vec<(&'static str, u64)>);
 
 /// A module once it is made, or why it cannot be, for everyone who waited for it.
-type Module = OnceLock<Result<wgpu::ShaderModule, String>>;
+type Module = OnceLock<Result<wgpu::ShaderModule>>;
 
 /// What was compiled for a device. What failed is not kept.
 #[derive(Default)]
@@ -183,14 +183,13 @@ impl Context {
     }
 
     /// Compiles a kernel's text, in error scopes of its own.
-    fn module(&self, kernel: &'static Kernel) -> impl Future<Output = Result<wgpu::ShaderModule, String>> {
-        let made = self.scoped(kernel.stem, || {
+    fn module(&self, kernel: &'static Kernel) -> impl Future<Output = Result<wgpu::ShaderModule>> {
+        self.scoped(kernel.stem, || {
             self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.stem),
                 source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
             })
-        });
-        async { made.await.map_err(|e| e.to_string()) }
+        })
     }
 
     async fn compile(&self, layer: &str, dispatch: &Dispatch) -> Result<()> {
@@ -215,7 +214,10 @@ impl Context {
                 }
                 drop(modules);
                 self.check()?;
-                return Err(Error::Gpu(format!("{layer}: {why}")));
+                return Err(match why {
+                    Error::OutOfMemory(why) => Error::OutOfMemory(format!("{layer}: {why}")),
+                    why => Error::Gpu(format!("{layer}: {why}")),
+                });
             }
         };
         let what = format!("{layer}: {}", kernel.stem);
@@ -265,22 +267,25 @@ mod tests {
             let opening = Opening { limits: Limits::default(), variants: Variants::Portable, cache: None };
             let context = pollster::block_on(Context::open_with(&adapters, index, opening)).unwrap();
             let compile = |layer| pollster::block_on(context.compile(layer, &dispatch));
-            let broken = || {
-                let cell = Module::from(Err(format!("{}: line 3 is nonsense", kernel.stem)));
+            let broken = |as_what: fn(String) -> Error| {
+                let cell = Module::from(Err(as_what(format!("{}: line 3 is nonsense", kernel.stem))));
                 lock(&context.pipelines.modules).insert(address(kernel), Arc::new(cell));
             };
             // Each of two layers that share it names itself and the cause.
             for layer in ["a", "b"] {
-                broken();
-                let error = compile(layer).unwrap_err();
                 let expected = format!("{layer}: {}: line 3 is nonsense", kernel.stem);
+                broken(Error::Gpu);
+                let error = compile(layer).unwrap_err();
                 assert!(matches!(&error, Error::Gpu(why) if *why == expected), "{error}");
+                broken(Error::OutOfMemory);
+                let error = compile(layer).unwrap_err();
+                assert!(matches!(&error, Error::OutOfMemory(why) if *why == expected), "{error}");
                 // It is not kept.
                 assert!(lock(&context.pipelines.modules).is_empty());
             }
             compile("c").unwrap();
             assert_eq!(lock(&context.pipelines.modules).len(), 1);
-            broken();
+            broken(Error::Gpu);
             context.mark_lost("pulled out");
             assert!(matches!(compile("d"), Err(Error::DeviceLost(why)) if why == "pulled out"));
         }

@@ -115,7 +115,7 @@ async function answer(page) {
   return text(page, '#answer');
 }
 
-const loaded = (page, kind = 'cpu') => page.waitForFunction((kind) => document.getElementById('device').dataset.kind === kind, kind);
+const loaded = (page, kind = 'cpu') => page.waitForFunction((kind) => document.getElementById('device')?.dataset.kind === kind, kind);
 
 const shot = async (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`) });
 
