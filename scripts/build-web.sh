@@ -21,6 +21,9 @@ install() {
     command -v apt-get >/dev/null || { say "this script installs packages on Debian and Ubuntu only: install $*" >&2; exit 1; }
     say "installing $*"
     as_root apt-get update -qq
+    local goes
+    goes=$(apt-get -s install --no-install-recommends "$@" | sed -n 's/^Remv \([^ ]*\).*/\1/p')
+    [ -z "$goes" ] || { say "$* would take the place of $goes; install one or the other yourself" >&2; exit 1; }
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 has_target() { [ -n "$(find "$(rustc --print target-libdir --target $target 2>/dev/null)" -name 'libstd-*.rlib' 2>/dev/null)" ]; }
@@ -29,6 +32,7 @@ crate_version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | sed -n 1p)
 for place in "\"version\": \"$crate_version\"" "static version = '$crate_version'"; do
     grep -qF "$place" web/package.json web/index.js || { say "no $place in web/; Cargo.toml has version $crate_version" >&2; exit 1; }
 done
+command -v cc >/dev/null || install gcc libc6-dev
 mkdir -p "$build"
 
 # The compiler. Vectors are in every browser that has WebGPU; the twins' loops want them.
@@ -65,16 +69,24 @@ cargo run --quiet --locked --manifest-path web/bindgen/Cargo.toml --target-dir "
 # Smaller.
 command -v npm >/dev/null || install nodejs npm
 mkdir -p "$build/tools"
-if ! cmp -s web/tools/package-lock.json "$build/tools/package-lock.json" || [ ! -d "$build/tools/node_modules/binaryen" ]; then
+if ! cmp -s web/tools/package-lock.json "$build/tools/node_modules/.installed"; then
     cp web/tools/package.json web/tools/package-lock.json "$build/tools/"
     (cd "$build/tools" && npm ci --silent --no-audit --no-fund --ignore-scripts)
+    cp web/tools/package-lock.json "$build/tools/node_modules/.installed"
 fi
 features=(--enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int
     --enable-reference-types --enable-multivalue --enable-extended-const)
 "$build/tools/node_modules/.bin/wasm-opt" -O3 "${features[@]}" "$build/package/spikeshade_wasm_bg.wasm" -o "$build/spikeshade.wasm"
 
+# Only a folder of its own is emptied.
+made=.made-by-build-web
+if [ -n "$(ls -A "$site" 2>/dev/null)" ] && [ ! -e "$site/$made" ]; then
+    say "$site holds other files; name an empty folder or one that this script made" >&2
+    exit 1
+fi
 rm -rf "$site"
 mkdir -p "$site"
+touch "$site/$made"
 if [ -d examples/web ]; then cp -r examples/web/. "$site/"; fi
 package=$site/spikeshade
 mkdir -p "$package"

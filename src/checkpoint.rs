@@ -246,10 +246,16 @@ impl Checkpoint {
     /// their numbers for it. A new class begins as the mean of the others, and so ahead of none that is recognised.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the head is not there, [`Error::Config`] for more classes than there can be.
+    /// [`Error::Input`] for a name that another class has, [`Error::Checkpoint`] if the head is not there, [`Error::Config`] for
+    /// more classes than there can be. Other metadata, which tells of the former classes, is left out.
     pub fn with_more_classes(mut self, names: &[String]) -> Result<Checkpoint> {
         let (old, wide) = (self.config.num_classes, self.config.embed_dim);
         let all = self.config.class_names.take().unwrap_or_else(|| (0..old).map(|i| i.to_string()).collect());
+        for (i, name) in names.iter().enumerate() {
+            if all.contains(name) || names[..i].contains(name) {
+                return Err(Error::Input(format!("there is a class \"{name}\" already; choose another name")));
+            }
+        }
         let config = Config {
             num_classes: old + names.len(),
             class_names: Some(all.into_iter().chain(names.iter().cloned()).collect()),
@@ -266,7 +272,7 @@ impl Checkpoint {
             (0..names.len()).for_each(|_| tensor.data.extend(&mean));
             tensor.shape[0] = config.num_classes;
         }
-        Ok(Checkpoint { config, ..self })
+        Ok(Checkpoint { config, metadata: BTreeMap::new(), ..self })
     }
 
     /// Whether a tensor of this name belongs to the state of a training run that its last checkpoint also holds.

@@ -22,7 +22,6 @@ pub mod insight;
 pub mod kernels;
 pub mod layers;
 pub mod model;
-pub mod operations;
 pub mod outputs;
 pub mod profile;
 pub mod program;

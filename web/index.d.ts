@@ -138,6 +138,8 @@ export interface Operations {
   macs: number;
   /** What a network of the same layers with real activations does in one pass, without timesteps. */
   denseMacs: number;
+  /** Neurons times timesteps: each updates a membrane, which is in neither energy. */
+  updates: number;
   /** Of these operations in 45 nm, 0.9 pJ an addition and 4.6 pJ a multiply-add (Horowitz, ISSCC 2014); memory is not in it. */
   energy: { spiking_pJ: number; dense_pJ: number };
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::picture::{Picture, bitmap};
 use super::receipt::{COST_MODELS, CostModel, LayerReceipt, Operation, Receipt};
+use crate::attention_map::{AttentionMap, attention_maps};
 use crate::config::Config;
 use crate::outputs::{OutputTensor, Values};
 use crate::train::curves::escaped;
@@ -537,36 +538,16 @@ fn answers(out: &mut String, config: &Config, sample: &Sample) {
     out.push_str("</table></div>\n");
 }
 
-/// How much each token is looked at: Σ over queries of Q Kᵀ, for each block and head.
+/// Where each block and head looks.
 fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
     let mut shown = String::new();
-    for block in 0..config.depth {
-        let name = format!("block.{block}.attn");
-        let (Some((k, keys)), Some((_, q))) =
-            (real(sample, &format!("k.{name}")), signs(sample, &format!("s.{name}.q_lif")))
-        else {
-            continue;
-        };
-        let (tokens, channels, heads) = (k.shape.tokens(), k.shape.channels, config.num_heads);
-        let dim = channels / heads.max(1);
-        let mut looked = vec![vec![0.0f64; tokens]; heads];
-        for t in 0..k.shape.steps {
-            let at = t * tokens * channels;
-            let mut asked = vec![0.0f64; channels];
-            for row in q[at..at + tokens * channels].chunks_exact(channels) {
-                asked.iter_mut().zip(row).for_each(|(n, &s)| *n += f64::from(s));
-            }
-            for (token, row) in keys[at..at + tokens * channels].chunks_exact(channels).enumerate() {
-                for (head, looked) in looked.iter_mut().enumerate() {
-                    let of = head * dim..(head + 1) * dim;
-                    let sum: f64 = row[of.clone()].iter().zip(&asked[of]).map(|(&k, &n)| f64::from(k) * n).sum();
-                    looked[token] += sum;
-                }
-            }
-        }
-        let mut all = vec![0.0; tokens];
+    for AttentionMap { block, heads, height, width, weights } in attention_maps(config, &sample.trace) {
+        // The trace is of one image.
+        let looked: Vec<Vec<f64>> =
+            weights.chunks_exact(height * width).map(|of| of.iter().map(|&w| f64::from(w)).collect()).collect();
+        let mut all = vec![0.0; height * width];
         looked.iter().for_each(|of| all.iter_mut().zip(of).for_each(|(a, b)| *a += b));
-        let grid = (k.shape.height, k.shape.width);
+        let grid = (height, width);
         let mut of_block = String::new();
         let mut figure = |values: &[f64], size: usize, what: &str| {
             put(
@@ -589,7 +570,7 @@ fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
     put(
         out,
         format_args!(
-            "<h3>What attention looks at</h3>\n<p>For each token Σ of Q Kᵀ over all queries and timesteps: bright where keys are asked \
+            "<h3>What attention looks at</h3>\n<p>For each token the mean of Q Kᵀ over queries and timesteps: bright where keys are asked \
              for most, each map from 0 to its own largest. Large: a block's heads together; small: each head.</p>\n<div \
              class=\"maps\">{shown}</div>\n"
         ),

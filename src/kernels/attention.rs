@@ -1,7 +1,7 @@
 //! What the attention kernels share: the uniform and how a window of heads lies in its tensors
 //! (`shaders/lib/head_slice.wgsl`).
 
-use super::{FanOut, dim, uniform};
+use super::{dim, uniform};
 use crate::recording::{Recording, TensorId};
 use crate::tensor::{Shape, vectors, words};
 
@@ -42,12 +42,6 @@ impl Heads {
     /// Terms of a product with `Kᵀ V`, of tensors of that shape: d² a token and head.
     pub(super) fn linear_terms(self, of: Shape) -> u64 {
         (of.steps * of.rows() * self.count * self.dim * self.dim) as u64
-    }
-
-    /// Each of the window's spikes selects `additions`.
-    pub(super) fn fan_out(self, spikes: TensorId, additions: usize) -> FanOut {
-        let channels = self.first * self.dim..(self.first + self.count) * self.dim;
-        FanOut { spikes, channels, additions: additions as u64, conv3x3: false }
     }
 
     /// Terms of a product with `Q Kᵀ`, of tensors of that shape: d a pair of tokens and head.

@@ -1,7 +1,7 @@
 //! `attention_kv`: `M = Kᵀ V` of every timestep, image and head.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Arithmetic, Dispatch, FanOut, Groups, Kernel, Op, bytes_of, dim, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::gpu::Capabilities;
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_kv as twin;
@@ -69,10 +69,6 @@ impl Op for AttentionKv {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         Arithmetic::selected(self.v, self.heads.linear_terms(recording.get(self.v).shape))
-    }
-
-    fn fan_out(&self, _: &Recording) -> Vec<FanOut> {
-        vec![self.heads.fan_out(self.v, self.heads.dim)]
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {

@@ -1,7 +1,7 @@
 //! `attention_q_kv`: `O = Q M` of every timestep, image and head, M from `attention_kv`.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Arithmetic, Dispatch, FanOut, Groups, Kernel, Op, bytes_of, dim, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_q_kv as twin;
 
@@ -62,10 +62,6 @@ impl Op for AttentionQKv {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         Arithmetic::selected(self.q, self.heads.linear_terms(recording.get(self.q).shape))
-    }
-
-    fn fan_out(&self, _: &Recording) -> Vec<FanOut> {
-        vec![self.heads.fan_out(self.q, self.heads.dim)]
     }
 
     twins!(twin::run);

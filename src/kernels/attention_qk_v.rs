@@ -1,7 +1,7 @@
 //! `attention_qk_v`: `O = (Q Kᵀ) V` of every timestep, image and head.
 
 use super::attention::{Attention, Heads, side, uniform_of};
-use super::{Arithmetic, Dispatch, FanOut, Groups, Kernel, Op, bytes_of, dim, twins};
+use super::{Arithmetic, Dispatch, Groups, Kernel, Op, bytes_of, dim, twins};
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::attention_qk_v as twin;
 
@@ -62,11 +62,6 @@ impl Op for AttentionQkV {
         // Two products, with the spikes of Q and of V.
         let additions = 2 * self.heads.quadratic_terms(recording.get(self.q).shape);
         Arithmetic { additions, ..Arithmetic::default() }
-    }
-
-    fn fan_out(&self, recording: &Recording) -> Vec<FanOut> {
-        let tokens = recording.get(self.q).shape.tokens();
-        vec![self.heads.fan_out(self.q, tokens), self.heads.fan_out(self.v, tokens)]
     }
 
     twins!(twin::run);

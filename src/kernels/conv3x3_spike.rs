@@ -1,7 +1,7 @@
 //! `conv3x3_spike`: 3×3 convolution (pad 1, stride 1) of packed spikes, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Arithmetic, Dispatch, FanOut, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::conv3x3_spike as twin;
@@ -72,10 +72,6 @@ impl Op for Conv3x3Spike {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         self.0.arithmetic(recording, 9)
-    }
-
-    fn fan_out(&self, recording: &Recording) -> Vec<FanOut> {
-        self.0.fan_out(recording, 9)
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {

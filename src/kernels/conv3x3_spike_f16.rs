@@ -2,7 +2,7 @@
 //! epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Arithmetic, Dispatch, FanOut, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::conv3x3_spike_f16 as twin;
@@ -72,10 +72,6 @@ impl Op for Conv3x3SpikeF16 {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         self.0.arithmetic(recording, 9)
-    }
-
-    fn fan_out(&self, recording: &Recording) -> Vec<FanOut> {
-        self.0.fan_out(recording, 9)
     }
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {

@@ -1,7 +1,7 @@
 //! `linear_spike_f16`: packed spikes times f16 weights, token by token, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Arithmetic, Dispatch, FanOut, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::linear_spike_f16 as twin;
@@ -71,10 +71,6 @@ impl Op for LinearSpikeF16 {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         self.0.arithmetic(recording, 1)
-    }
-
-    fn fan_out(&self, recording: &Recording) -> Vec<FanOut> {
-        self.0.fan_out(recording, 1)
     }
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {

@@ -1,7 +1,7 @@
 //! `linear_spike_int8`: packed spikes times int8 weights, token by token, summed in integers, then batch norm and an epilogue.
 
 use super::product::{self, SpikeProduct};
-use super::{Arithmetic, Dispatch, FanOut, Kernel, Op, twins};
+use super::{Arithmetic, Dispatch, Kernel, Op, twins};
 use crate::gpu::Capabilities;
 use crate::recording::Recording;
 use crate::reference::linear_spike_int8 as twin;
@@ -68,10 +68,6 @@ impl Op for LinearSpikeInt8 {
 
     fn arithmetic(&self, recording: &Recording) -> Arithmetic {
         self.0.arithmetic(recording, 1)
-    }
-
-    fn fan_out(&self, recording: &Recording) -> Vec<FanOut> {
-        self.0.fan_out(recording, 1)
     }
 
     fn dispatch(&self, recording: &Recording) -> Dispatch {

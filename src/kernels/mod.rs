@@ -1,8 +1,6 @@
 //! One module for each op: its parameters, its bindings and its dispatches. Every op has a WGSL file of its name in `shaders/`
 //! and a twin of its name in [`crate::reference`].
 
-use std::ops::Range;
-
 use crate::gpu::Capabilities;
 use crate::recording::{Access, Recording, TensorId};
 use crate::reference::HostTensors;
@@ -249,19 +247,6 @@ impl Arithmetic {
     }
 }
 
-/// What each spike of a tensor selects in an op.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FanOut {
-    /// The spikes.
-    pub spikes: TensorId,
-    /// Those of which channels.
-    pub channels: Range<usize>,
-    /// Additions for each of them; in a 3×3 convolution for each of the taps that lie within the grid.
-    pub additions: u64,
-    /// Whether there are nine taps.
-    pub conv3x3: bool,
-}
-
 /// One op of a recording.
 pub trait Op: Send + Sync {
     /// Which kernel runs it.
@@ -280,10 +265,6 @@ pub trait Op: Send + Sync {
     /// What it computes; nothing where moving is all it does.
     fn arithmetic(&self, _recording: &Recording) -> Arithmetic {
         Arithmetic::default()
-    }
-    /// What the spikes that it reads select.
-    fn fan_out(&self, _recording: &Recording) -> Vec<FanOut> {
-        Vec::new()
     }
     /// Its portable dispatch.
     fn dispatch(&self, recording: &Recording) -> Dispatch;

@@ -2,7 +2,7 @@
 //! (`shaders/lib/spike_product.wgsl`, `shaders/lib/product_epilogue.wgsl`).
 
 use super::neuron::Neuron;
-use super::{Arithmetic, Constants, Dispatch, FanOut, Groups, Kernel, bytes_of, dim, uniform};
+use super::{Arithmetic, Constants, Dispatch, Groups, Kernel, bytes_of, dim, uniform};
 use crate::gpu::measure::{Size, Task};
 use crate::gpu::{Capabilities, ForGpus};
 use crate::recording::{Access, Recording, TensorId};
@@ -138,11 +138,6 @@ impl SpikeProduct {
         let shape = recording.get(self.input).shape;
         let rows = shape.steps * shape.rows();
         Arithmetic::selected(self.input, (rows * taps * shape.channels * self.channels_out) as u64)
-    }
-
-    pub(super) fn fan_out(&self, recording: &Recording, taps: usize) -> Vec<FanOut> {
-        let (spikes, channels) = (self.input, 0..recording.get(self.input).shape.channels);
-        vec![FanOut { spikes, channels, additions: self.channels_out as u64, conv3x3: taps == 9 }]
     }
 
     pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {

@@ -8,11 +8,6 @@ pub fn maxpool_spike(x: &[u32], height: usize, width: usize, words: usize, out: 
     pool(x, height, width, words, out, |a, b| a | b);
 }
 
-/// The same of spikes that are not packed, `x` `[images][H][W][C]`.
-pub(crate) fn maxpool_bytes(x: &[u8], height: usize, width: usize, channels: usize, out: &mut [u8]) {
-    pool(x, height, width, channels, out, |a, b| a | b);
-}
-
 /// A 3×3 stride-2 pad-1 pool that joins the window's elements with `join`, positions outside the grid left out.
 pub(super) fn pool<X: Copy + Send + Sync>(
     x: &[X],

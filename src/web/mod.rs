@@ -7,6 +7,7 @@
 mod values;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use js_sys::{Array, Function};
@@ -17,13 +18,13 @@ use web_time::Instant;
 
 use self::values::{classes, failed, floats, numbers, object, settled, thrown};
 use crate::attention_map::attention_maps;
-use crate::checkpoint::{Checkpoint, Dtype};
+use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::config::Config;
 use crate::data::{Invert, Picture, Preparation};
 use crate::gpu::{AdapterKind, Adapters, Context};
+use crate::insight::receipt::{COST_MODELS, Receipt};
 use crate::layers::Options;
-use crate::model::{InputShape, Model};
-use crate::operations::operations;
+use crate::model::Model;
 use crate::outputs::{OutputTensor, Values};
 use crate::session::{Device, Input, Output, Session};
 use crate::train::gradients::{check_batch, one_hot};
@@ -60,6 +61,8 @@ struct Training {
     options: TrainingOptions,
     /// Recorded for the first batch, and anew for one of another size.
     plan: Option<TrainingPlan>,
+    /// Weights and moments while there is no plan.
+    kept: Option<(Checkpoint, BTreeMap<String, Tensor>)>,
     steps: u64,
     /// Whether the model's weights are older than the plan's.
     ahead: bool,
@@ -217,7 +220,7 @@ impl Engine {
         timesteps: Option<usize>,
     ) -> Result<JsValue, JsValue> {
         let result = self.run(data, sequence, timesteps, counted()).await;
-        let (_, output, milliseconds) = self.settle(result).await?;
+        let (output, milliseconds) = self.settle(result).await?;
         let names = self.checkpoint.config.class_names.as_deref();
         Ok(object([
             ("classes", output.logits.iter().map(|logits| classes(logits, names)).collect::<Array>().into()),
@@ -234,10 +237,10 @@ impl Engine {
         sequence: Option<usize>,
         timesteps: Option<usize>,
     ) -> Result<Traced, JsValue> {
-        let options = Options { trace: true, ..Options::default() };
+        let options = Options { trace: true, census: true, ..Options::default() };
         let result = self.run(data, sequence, timesteps, options).await;
-        let (shape, output, milliseconds) = self.settle(result).await?;
-        let summary = summary(self.session.model(), shape, &output, milliseconds).map_err(|e| failed(&e))?;
+        let (output, milliseconds) = self.settle(result).await?;
+        let summary = summary(self.session.model(), &output, milliseconds).map_err(|e| failed(&e))?;
         Ok(Traced { summary, tensors: output.trace })
     }
 
@@ -251,7 +254,7 @@ impl Engine {
     ) -> Result<JsValue, JsValue> {
         let result = self.backward(data, sequence, labels, batch_statistics).await;
         let found = self.settle(result).await?;
-        let of = |(name, tensor): (&String, &crate::checkpoint::Tensor)| {
+        let of = |(name, tensor): (&String, &Tensor)| {
             object([
                 ("name", name.as_str().into()),
                 ("shape", numbers(tensor.shape.iter().map(|&n| n as f64))),
@@ -332,7 +335,7 @@ impl Engine {
         sequence: Option<usize>,
         timesteps: Option<usize>,
         options: Options,
-    ) -> Result<(InputShape, Output, f64)> {
+    ) -> Result<(Output, f64)> {
         self.update().await?;
         let input = input(data, sequence, &self.checkpoint.config)?;
         if sequence.is_none() {
@@ -341,9 +344,7 @@ impl Engine {
         let start = Instant::now();
         let output = self.session.run(&input, timesteps, options).await?;
         let milliseconds = 1e3 * start.elapsed().as_secs_f64();
-        let timesteps = sequence.or(timesteps).unwrap_or(self.checkpoint.config.timesteps);
-        let shape = InputShape { timesteps, batch: input.batch, sequence: sequence.is_some() };
-        Ok((shape, output, milliseconds))
+        Ok((output, milliseconds))
     }
 
     async fn backward(
@@ -376,7 +377,7 @@ impl Engine {
         if !options.add_classes.is_empty() {
             self.replace(self.checkpoint.clone().with_more_classes(&options.add_classes)?)?;
         }
-        self.training = Some(Training { settings, options, plan: None, steps: 0, ahead: false });
+        self.training = Some(Training { settings, options, plan: None, kept: None, steps: 0, ahead: false });
         Ok(())
     }
 
@@ -392,23 +393,27 @@ impl Engine {
         if !(lr.is_finite() && lr >= 0.0) {
             return Err(Error::Input(format!("the learning rate is {lr}; it must be at least 0")));
         }
-        let plan = match training.plan.take() {
-            Some(plan) if plan.settings().batch == input.batch => plan,
-            // What was learned, and the optimizer's moments, go on in a plan of the other size.
-            former => {
-                let settings = Settings { batch: input.batch, ..training.settings };
-                let (checkpoint, state) = match former {
-                    Some(mut plan) => (plan.checkpoint().await?, Some(plan.state().await?)),
-                    None => (self.checkpoint.clone(), None),
-                };
-                let mut plan = TrainingPlan::new(self.session.device(), checkpoint, settings).await?;
-                if let Some(state) = &state {
-                    plan.restore(state).await?;
-                }
-                plan
+        if training.plan.as_ref().is_none_or(|plan| plan.settings().batch != input.batch) {
+            // What was learned, and the optimizer's moments, go on in a plan of the other size. The former one goes first, as
+            // there may not be memory for both; where there is not even for one, what it had learned stays.
+            if let Some(plan) = &mut training.plan {
+                training.kept = Some((plan.checkpoint().await?, plan.state().await?));
+                training.plan = None;
             }
-        };
-        let plan = training.plan.insert(plan);
+            let (mut checkpoint, state) = match &training.kept {
+                Some((checkpoint, state)) => (checkpoint.clone(), Some(state)),
+                None => (self.checkpoint.clone(), None),
+            };
+            // What is said there is not true of what will be learned.
+            checkpoint.metadata.clear();
+            let settings = Settings { batch: input.batch, ..training.settings };
+            let mut plan = TrainingPlan::new(self.session.device(), checkpoint, settings).await?;
+            if let Some(state) = state {
+                plan.restore(state).await?;
+            }
+            (training.plan, training.kept) = (Some(plan), None);
+        }
+        let Some(plan) = &mut training.plan else { return Err(Error::Training("there is no plan".to_owned())) };
         let (area, classes) = (config.img_size * config.img_size, config.num_classes);
         let pixels = interleaved(&input.data, config.in_chans, area);
         let targets = one_hot(&labels, classes);
@@ -437,12 +442,16 @@ impl Engine {
 
     /// Gives the model what the training has learned.
     async fn update(&mut self) -> Result<()> {
-        let Some(Training { plan: Some(plan), ahead, .. }) = &mut self.training else { return Ok(()) };
-        if !*ahead {
+        let Some(training) = &mut self.training else { return Ok(()) };
+        if !training.ahead {
             return Ok(());
         }
-        let checkpoint = plan.checkpoint().await?;
-        *ahead = false;
+        let checkpoint = match (&mut training.plan, &training.kept) {
+            (Some(plan), _) => plan.checkpoint().await?,
+            (None, Some((checkpoint, _))) => checkpoint.clone(),
+            (None, None) => return Ok(()),
+        };
+        training.ahead = false;
         self.replace(checkpoint)
     }
 
@@ -532,7 +541,7 @@ impl Traced {
     }
 }
 
-fn summary(model: &Model, shape: InputShape, output: &Output, milliseconds: f64) -> Result<JsValue> {
+fn summary(model: &Model, output: &Output, milliseconds: f64) -> Result<JsValue> {
     let config = model.config();
     let names = config.class_names.as_deref();
     let maps = attention_maps(config, &output.trace).into_iter().map(|map| {
@@ -544,7 +553,13 @@ fn summary(model: &Model, shape: InputShape, output: &Output, milliseconds: f64)
             ("map", floats(&map.weights)),
         ])
     });
-    let counted = operations(model, shape, &output.trace)?;
+    let none = || Error::Input("the run has counted nothing".to_owned());
+    let receipt = Receipt::new(model, "", output.census.as_ref().ok_or_else(none)?)?;
+    let (additions, macs) = (receipt.totals.acs as f64, receipt.totals.macs as f64);
+    // One pass over each image, or over each frame of a sequence.
+    let passes = receipt.images * if receipt.sequence { receipt.timesteps as u64 } else { 1 };
+    let dense = (receipt.totals.dense_network_macs * passes) as f64;
+    let cost = &COST_MODELS[0];
     Ok(object([
         ("milliseconds", milliseconds.into()),
         ("logits", floats(&output.logits.concat())),
@@ -554,12 +569,16 @@ fn summary(model: &Model, shape: InputShape, output: &Output, milliseconds: f64)
         (
             "operations",
             object([
-                ("additions", (counted.additions as f64).into()),
-                ("macs", (counted.multiply_adds as f64).into()),
-                ("denseMacs", (counted.dense_multiply_adds as f64).into()),
+                ("additions", additions.into()),
+                ("macs", macs.into()),
+                ("denseMacs", dense.into()),
+                ("updates", (receipt.totals.updates as f64).into()),
                 (
                     "energy",
-                    object([("spiking_pJ", counted.spiking_pj().into()), ("dense_pJ", counted.dense_pj().into())]),
+                    object([
+                        ("spiking_pJ", cost.energy(macs, additions, 0.0).into()),
+                        ("dense_pJ", cost.energy(dense, 0.0, 0.0).into()),
+                    ]),
                 ),
             ]),
         ),

@@ -212,6 +212,7 @@ test('trace, attention maps and operations describe one run', async () => {
       all.push({
         ...{ off, largest: Math.max(...map), rate, mean, operations, top: classes[0].name, logits: [...logits] },
         ...{ kinds: [...new Set(layers.map((l) => l.kind))].sort(), maps: attention.length, same: q.data === q.data },
+        neurons: layers.filter((l) => l.name.startsWith('s.')).reduce((n, { shape: [, , c, h, w] }) => n + c * h * w, 0),
       });
       model.free();
     }
@@ -228,6 +229,7 @@ test('trace, attention maps and operations describe one run', async () => {
     // 8 outputs of the first convolution over 82 × 82 taps of the grid, and the head.
     assert.equal(macs, 8 * 82 * 82 + 64 * 10);
     assert.ok(additions > 1e5 && additions < 4 * denseMacs);
+    assert.equal(run.operations.updates, 4 * run.neurons);
     assert.ok(Math.abs(energy.spiking_pJ - (0.9 * additions + 4.6 * macs)) < 1e-6 * energy.spiking_pJ);
     assert.ok(Math.abs(energy.dense_pJ - 4.6 * denseMacs) < 1e-6 * energy.dense_pJ);
   }
@@ -293,6 +295,33 @@ test('a lost device is told, and every call fails with its code', async () => {
   }
   assert.equal(found.classes, 10);
   assert.equal(found.told, false);
+});
+
+test('a step that fails for want of memory loses nothing that was learned', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+    const model = await Spikeshade.load(builtIn, { device: 'gpu' });
+    const two = new Float32Array(2 * 784).map((_, i) => (i % 7 === 0 ? 2 : 0));
+    const trainer = await model.trainer({ learningRate: 0.003 });
+    const losses = [];
+    for (let i = 0; i < 4; i += 1) losses.push((await trainer.step(two, [3, 3])).loss);
+    const pop = GPUDevice.prototype.popErrorScope;
+    GPUDevice.prototype.popErrorScope = async function () {
+      return (await pop.call(this)) ?? new GPUOutOfMemoryError('no memory');
+    };
+    const failed = await refused(() => trainer.step(two.subarray(0, 784), [3]));
+    GPUDevice.prototype.popErrorScope = pop;
+    const again = (await trainer.step(two, [3, 3])).loss;
+    const other = (await trainer.step(two.subarray(0, 784), [3])).loss;
+    const saved = new TextDecoder('latin1').decode(await model.save());
+    model.free();
+    return { losses, failed, again, other, told: saved.includes('test_correct') };
+  });
+  assert.equal(found.failed.code, 'out-of-memory', JSON.stringify(found.failed));
+  assert.ok(found.losses.at(-1) < 0.8 * found.losses[0], `${found.losses}`);
+  assert.ok(found.again < found.losses.at(-1) * 1.05, `${found.again} after ${found.losses}`);
+  assert.ok(found.other < found.losses.at(-1) * 1.05, `${found.other} after ${found.losses}`);
+  assert.equal(found.told, false, 'what the built-in model reached is not said of another');
 });
 
 test('where the module ends, every open and later call is rejected', async () => {
