@@ -437,3 +437,24 @@ fn unwritable_places_leave_nothing_behind() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn further_classes_begin_behind_the_others() {
+    let digits = Checkpoint::load(MNIST, true).unwrap();
+    let (old, wide) = (digits.config.num_classes, digits.config.embed_dim);
+    assert!(digits.metadata.contains_key("test_correct"));
+    let more = digits.clone().with_more_classes(&["star".to_owned(), "moon".to_owned()]).unwrap();
+    more.check().unwrap();
+    assert_eq!(more.config.num_classes, old + 2);
+    assert_eq!(more.config.class_names.as_deref().unwrap()[old..], ["star", "moon"]);
+    let of = |checkpoint: &Checkpoint, name: &str| checkpoint.tensors[name].data.clone();
+    let (before, after) = (of(&digits, "head.weight"), of(&more, "head.weight"));
+    assert_eq!(after[..old * wide], before);
+    let mean: f32 = (0..old).map(|class| before[class * wide + 5]).sum::<f32>() / old as f32;
+    assert!((after[old * wide + 5] - mean).abs() < 1e-6 && after[old * wide..][..wide] == after[(old + 1) * wide..]);
+    assert!(more.metadata.is_empty(), "what the digits reached is not said of it");
+    for names in [["star", "star"], ["moon", "3"]] {
+        let error = digits.clone().with_more_classes(&names.map(str::to_owned)).unwrap_err().to_string();
+        assert!(error.contains("already; choose another name"), "{error}");
+    }
+}

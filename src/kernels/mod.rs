@@ -258,7 +258,7 @@ pub trait Op: Send + Sync {
         let dispatch = self.dispatch(recording);
         dispatch.bindings.iter().map(|&(slot, id)| (id, dispatch.kernel.bindings[slot as usize].1)).collect()
     }
-    /// Bytes of its operands, each read or written once and as a whole.
+    /// Bytes of its operands as a whole, each counted once: also what is changed in place, which is read and written.
     fn bytes(&self, recording: &Recording) -> u64 {
         self.operands(recording).iter().map(|&(id, _)| recording.get(id).bytes()).sum()
     }
