@@ -80,7 +80,8 @@ impl Device {
         }
     }
 
-    /// What the last bits of its results may depend on: on a GPU its name, driver and choice of variants.
+    /// What the last bits of its results may depend on: on a GPU its name, driver and choice of variants, though not what a measurement
+    /// chose (see [`Context::identity`]).
     pub fn identity(&self) -> &str {
         match self {
             Device::Cpu => self.name(),

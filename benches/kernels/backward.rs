@@ -7,6 +7,7 @@ use spikeshade::kernels::attention_q_kv_backward::{AttentionQKvGradKv, Attention
 use spikeshade::kernels::attention_qk_v_backward::{
     AttentionQkVGradKeys, AttentionQkVGradQueries, AttentionQkVGradValues,
 };
+use spikeshade::kernels::batch_norm::BatchNorm;
 use spikeshade::kernels::bn_apply::BnApplyOp;
 use spikeshade::kernels::bn_backward::{BnBackwardApplyOp, BnBackwardCombineOp, BnBackwardPartialOp, BnSaved};
 use spikeshade::kernels::bn_statistics::{BnStatisticsCombineOp, BnStatisticsPartialOp};
@@ -25,7 +26,7 @@ use spikeshade::kernels::spike_gap_backward::SpikeGapBackwardOp;
 use spikeshade::recording::TensorId;
 use spikeshade::tensor::{Element, Shape, words};
 
-use crate::harness::{DIM, Data, HEADS, NEURON, RATE, Row, flat, shape};
+use crate::harness::{DIM, Data, HEADS, NEURON, RATE, Row, flat, saved, shape};
 
 const BATCH: usize = 2;
 const CLASSES: usize = 10;
@@ -65,20 +66,6 @@ fn of_input(d: &mut Data, input: Shape, channels_out: usize, taps: usize) -> Inp
         first_input: 0,
         out: d.out(Element::Real, input),
         accumulate: false,
-    }
-}
-
-/// What batch norm was given and the gradient of its result.
-fn saved(d: &mut Data, shape: Shape) -> BnSaved {
-    let channels = flat(shape.channels);
-    BnSaved {
-        g_x: d.real(shape, -4, 4),
-        y: d.real(shape, -16, 16),
-        mean: d.real(channels, -4, 4),
-        inv_std: d.real(channels, 1, 4),
-        gamma: d.real(channels, -4, 4),
-        beta: d.real(channels, -4, 4),
-        relu: false,
     }
 }
 
@@ -199,7 +186,36 @@ fn batch_norm() -> Vec<Row> {
             d.recording.push(BnBackwardApplyOp { layer, saved, sums: Some(sums), g_y });
         })
         .within(1e-5),
+        Row::new("bn_backward", "stage 0, 32x32x32, frozen statistics", |d| {
+            let (layer, shape) = (String::new(), batch(32, DIM / 8));
+            let (saved, g_y) = (saved(d, shape), d.out(Element::Real, shape));
+            d.recording.push(BnBackwardApplyOp { layer, saved, sums: None, g_y });
+        })
+        .within(1e-5),
+        Row::new("bn_backward", "stage 0, 32x32x32, frozen, copied, then in place", |d| {
+            let (layer, saved) = (String::new(), saved(d, batch(32, DIM / 8)));
+            let g_y = d.changed(saved.g_x);
+            let saved = BnSaved { g_x: g_y, ..saved };
+            d.recording.push(BnBackwardApplyOp { layer, saved, sums: None, g_y });
+        })
+        .within(1e-5),
     ]
+}
+
+fn lif_backward(d: &mut Data, x: TensorId, norm: Option<BatchNorm>, g_s: TensorId, g_x: TensorId) {
+    let surrogate = Surrogate::Sigmoid;
+    d.recording.push(LifBackwardOp {
+        layer: String::new(),
+        x,
+        norm,
+        g_s,
+        g_x,
+        neuron: NEURON,
+        element: Element::Spikes,
+        surrogate,
+        alpha: surrogate.default_alpha(),
+        detach_reset: false,
+    });
 }
 
 fn neurons_and_pools() -> Vec<Row> {
@@ -207,19 +223,31 @@ fn neurons_and_pools() -> Vec<Row> {
         Row::new("lif_backward", "block, N 64, 256", |d| {
             let shape = batch(8, DIM);
             let (x, g_s, g_x) = (d.real(shape, -4, 6), d.real(shape, -8, 8), d.out(Element::Real, shape));
-            let surrogate = Surrogate::Sigmoid;
-            d.recording.push(LifBackwardOp {
-                layer: String::new(),
-                x,
-                norm: None,
-                g_s,
-                g_x,
-                neuron: NEURON,
-                element: Element::Spikes,
-                surrogate,
-                alpha: surrogate.default_alpha(),
-                detach_reset: false,
-            });
+            lif_backward(d, x, None, g_s, g_x);
+        })
+        .within(1e-5),
+        Row::new("lif_backward", "block, N 64, 256, batch norm", |d| {
+            let shape = batch(8, DIM);
+            let BnSaved { y, mean, inv_std, gamma, beta, .. } = saved(d, shape);
+            let (g_s, g_x) = (d.real(shape, -8, 8), d.out(Element::Real, shape));
+            lif_backward(d, y, Some(BatchNorm { mean, inv_std, gamma, beta }), g_s, g_x);
+        })
+        .within(1e-5),
+        // What one kernel for both replaces.
+        Row::new("lif_backward", "block, N 64, 256, after bn_apply", |d| {
+            let shape = batch(8, DIM);
+            let BnSaved { y, mean, inv_std, gamma, beta, relu, .. } = saved(d, shape);
+            let (g_s, g_x, out) = (d.real(shape, -8, 8), d.out(Element::Real, shape), d.between(shape));
+            let layer = String::new();
+            d.recording.push(BnApplyOp { layer, y, mean, inv_std, gamma, beta, residual: None, out, relu });
+            lif_backward(d, out, None, g_s, g_x);
+        })
+        .within(1e-5),
+        Row::new("lif_backward", "block, N 64, 256, copied, then in place", |d| {
+            let shape = batch(8, DIM);
+            let (x, g_s) = (d.real(shape, -4, 6), d.real(shape, -8, 8));
+            let changed = d.changed(g_s);
+            lif_backward(d, x, None, changed, changed);
         })
         .within(1e-5),
         Row::new("maxpool_spike_backward", "stage 2, 32x32x128", |d| {

@@ -7,6 +7,9 @@ use spikeshade::kernels::attention_fused::AttentionFused;
 use spikeshade::kernels::attention_kv::AttentionKv;
 use spikeshade::kernels::attention_q_kv::AttentionQKv;
 use spikeshade::kernels::attention_qk_v::AttentionQkV;
+use spikeshade::kernels::batch_norm::BatchNorm;
+use spikeshade::kernels::bn_apply::BnApplyOp;
+use spikeshade::kernels::bn_backward::BnSaved;
 use spikeshade::kernels::conv3x3_real::{self, Conv3x3RealOp};
 use spikeshade::kernels::conv3x3_spike::Conv3x3Spike;
 use spikeshade::kernels::conv3x3_spike_f16::Conv3x3SpikeF16;
@@ -29,7 +32,13 @@ use spikeshade::recording::TensorId;
 use spikeshade::tensor::{Element, Shape};
 use spikeshade::weights::Weights;
 
-use crate::harness::{DIM, Data, HEADS, NEURON, RATE, Row, STEPS, flat, shape};
+use crate::harness::{DIM, Data, HEADS, NEURON, RATE, Row, STEPS, flat, saved, shape};
+
+/// Neurons of a block, T = 4.
+fn lif(d: &mut Data, input: TensorId, norm: Option<BatchNorm>) {
+    let (layer, out) = (String::new(), d.out(Element::Spikes, shape(8, DIM)));
+    d.recording.push(LifOp { layer, input, norm, out, h: None, neuron: NEURON, first_channel: 0 });
+}
 
 /// The parameter that holds packed weights of a product.
 type Pack = fn(&mut Data, &[f32], usize, usize, usize) -> TensorId;
@@ -170,16 +179,18 @@ pub fn rows() -> Vec<Row> {
         }),
         Row::new("lif", "block, N 64, 256", |d| {
             let input = d.real(shape(8, DIM), -4, 6);
-            let out = d.out(Element::Spikes, shape(8, DIM));
-            d.recording.push(LifOp {
-                layer: String::new(),
-                input,
-                norm: None,
-                out,
-                h: None,
-                neuron: NEURON,
-                first_channel: 0,
-            });
+            lif(d, input, None);
+        }),
+        Row::new("lif", "block, N 64, 256, batch norm", |d| {
+            let BnSaved { y, mean, inv_std, gamma, beta, .. } = saved(d, shape(8, DIM));
+            lif(d, y, Some(BatchNorm { mean, inv_std, gamma, beta }));
+        }),
+        // What one kernel for both replaces.
+        Row::new("lif", "block, N 64, 256, after bn_apply", |d| {
+            let BnSaved { y, mean, inv_std, gamma, beta, relu, .. } = saved(d, shape(8, DIM));
+            let (layer, out) = (String::new(), d.between(shape(8, DIM)));
+            d.recording.push(BnApplyOp { layer, y, mean, inv_std, gamma, beta, residual: None, out, relu });
+            lif(d, out, None);
         }),
         Row::new("maxpool_spike", "stage 2, 32x32x128", |d| {
             let input = d.spikes(shape(32, DIM / 2), Element::Spikes, RATE);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use spikeshade::kernels::attention::Heads;
+use spikeshade::kernels::bn_backward::BnSaved;
+use spikeshade::kernels::copy::CopyOp;
 use spikeshade::kernels::neuron::Neuron;
 use spikeshade::outputs::{Outputs, Values};
 use spikeshade::recording::{Constant, Recording, TensorId};
@@ -89,6 +91,28 @@ impl Data {
     /// A real tensor between two ops.
     pub fn between(&mut self, shape: Shape) -> TensorId {
         self.recording.tensor("between", Element::Real, shape)
+    }
+
+    /// A tensor that is compared, a copy of `input` first: what an op changes in place.
+    pub fn changed(&mut self, input: TensorId) -> TensorId {
+        let shape = self.recording.get(input).shape;
+        let out = self.out(Element::Real, shape);
+        self.recording.push(CopyOp { layer: String::new(), input, out });
+        out
+    }
+}
+
+/// What batch norm was given and the gradient of its result.
+pub fn saved(d: &mut Data, shape: Shape) -> BnSaved {
+    let channels = flat(shape.channels);
+    BnSaved {
+        g_x: d.real(shape, -4, 4),
+        y: d.real(shape, -16, 16),
+        mean: d.real(channels, -4, 4),
+        inv_std: d.real(channels, 1, 4),
+        gamma: d.real(channels, -4, 4),
+        beta: d.real(channels, -4, 4),
+        relu: false,
     }
 }
 

@@ -86,6 +86,8 @@ const RUNS: usize = 4;
 const PAYS: u32 = 950;
 /// In place of the time of a variant that the device does not run.
 const FAILED: u32 = u32::MAX;
+/// How often a measurement is begun that is not ended: a process may be ended by its user meanwhile, once or twice.
+const TRIES: u32 = 3;
 
 /// Beside each of [`SAMPLES`] the thousandths of the portable kernel's time that the variant takes; 0 where that was not measured,
 /// the largest number where it failed.
@@ -111,8 +113,8 @@ impl Measured {
 enum Found {
     /// Its measurement.
     Measured(Measured),
-    /// That it began one, and no more: it ended before, or a kernel took it along.
-    Begun,
+    /// That it began one, so many times by now, and no more: it was ended before, or a kernel took it along.
+    Begun(u32),
 }
 
 /// A device's measurement, and where it is kept.
@@ -179,6 +181,7 @@ mod kept {
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Content {
         identity: String,
+        begun: u32,
         thousandths: Vec<u32>,
     }
 
@@ -200,22 +203,26 @@ mod kept {
                 return None;
             }
             if content.thousandths.is_empty() {
-                let file = self.file.display();
-                log::info!("{file}: a measurement was begun and not ended; until it is deleted, portable kernels run");
-                return Some(Found::Begun);
+                if content.begun >= TRIES {
+                    let (file, begun) = (self.file.display(), content.begun);
+                    log::info!(
+                        "{file}: a measurement was begun and not ended ({begun}); until it is deleted, portable kernels run"
+                    );
+                }
+                return Some(Found::Begun(content.begun));
             }
             Some(Found::Measured(Measured(content.thousandths.try_into().ok()?)))
         }
 
         pub fn write(&self, found: Found) {
             match found {
-                Found::Measured(measured) => self.write_all(&measured.0),
-                Found::Begun => self.write_all(&[]),
+                Found::Measured(measured) => self.write_all(0, &measured.0),
+                Found::Begun(begun) => self.write_all(begun, &[]),
             }
         }
 
-        pub fn write_all(&self, thousandths: &[u32]) {
-            let content = Content { identity: self.identity.clone(), thousandths: thousandths.to_vec() };
+        pub fn write_all(&self, begun: u32, thousandths: &[u32]) {
+            let content = Content { identity: self.identity.clone(), begun, thousandths: thousandths.to_vec() };
             let written = serde_json::to_vec(&content).map_err(|e| e.to_string());
             let written = written.and_then(|data| cache::write(&self.file, &MAGIC, &data).map_err(|e| e.to_string()));
             match written {
@@ -249,7 +256,8 @@ pub(super) fn decides(recording: &Recording) -> bool {
 /// result may: a driver may fuse batch norm's multiplication and addition in one kernel and not in the other.
 ///
 /// # Errors
-/// [`Error::DeviceLost`] if it is, or gets lost by what is measured; the next process then measures nothing.
+/// [`Error::DeviceLost`] if it is, or gets lost by what is measured; later processes then measure nothing. A process that ends while
+/// it measures leaves that it began; after a few of them none measures any more.
 pub(crate) async fn settle(context: &Arc<Context>) -> Result<()> {
     let Some(measurement) = context.measurement() else { return Ok(()) };
     if measurement.get().is_some() {
@@ -258,12 +266,13 @@ pub(crate) async fn settle(context: &Arc<Context>) -> Result<()> {
     context.check()?;
     let measured = match measurement.read() {
         Some(Found::Measured(measured)) => measured,
-        Some(Found::Begun) => Measured::default(),
-        None => {
-            measurement.write(Found::Begun);
-            let measured = measure(context).await?;
-            measurement.write(Found::Measured(measured));
-            measured
+        Some(Found::Begun(TRIES..)) => Measured::default(),
+        found @ (None | Some(Found::Begun(_))) => {
+            let begun = if let Some(Found::Begun(begun)) = found { begun } else { 0 };
+            measurement.write(Found::Begun(begun + 1));
+            let measured = measure(context).await;
+            measurement.write(measured.as_ref().map_or(Found::Begun(TRIES), |measured| Found::Measured(*measured)));
+            measured?
         }
     };
     // Another thread may have been first, with times of its own.
@@ -546,7 +555,7 @@ mod tests {
                 &|| std::fs::write(kept.file(), &whole[..whole.len() - 1]).unwrap(),
                 &|| std::fs::write(kept.file(), &flipped).unwrap(),
                 &|| kept.of_another().write(Found::Measured(MADE_UP)),
-                &|| kept.write_all(&[123; 3]),
+                &|| kept.write_all(0, &[123; 3]),
             ];
             for make in broken {
                 make();
@@ -555,10 +564,16 @@ mod tests {
                 assert_ne!(again, MADE_UP);
                 assert_eq!(kept.read(), Some(Found::Measured(again)));
             }
-            // One that took its process along is not begun again.
-            kept.write(Found::Begun);
+            // One that was ended with its process is begun again, but not for ever.
+            for begun in 1..TRIES {
+                kept.write(Found::Begun(begun));
+                let again = measured();
+                assert!(again.0[0] > 0);
+                assert_eq!(kept.read(), Some(Found::Measured(again)));
+            }
+            kept.write(Found::Begun(TRIES));
             assert_eq!(measured(), Measured::default());
-            assert_eq!(kept.read(), Some(Found::Begun));
+            assert_eq!(kept.read(), Some(Found::Begun(TRIES)));
             // Where it cannot be written, it is measured all the same.
             std::fs::remove_file(kept.file()).unwrap();
             std::fs::create_dir(kept.file()).unwrap();

@@ -89,7 +89,7 @@ impl Variants {
             "tiled" => Ok(Variants::Tiled),
             "measured" => Ok(Variants::Measured),
             _ => Err(Error::Gpu(format!(
-                "SPIKESHADE_VARIANTS is `{}`; it takes auto, portable, tiled or measured",
+                "the environment variable SPIKESHADE_VARIANTS is `{}`; set it to auto, portable, tiled or measured, or unset it",
                 crate::error::clip(&choice)
             ))),
         }

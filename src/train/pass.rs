@@ -343,6 +343,7 @@ impl<'a> Builder<'a> {
         let (g_gamma, g_beta) = (c.gamma.gradient, c.beta.gradient);
         let sums = self.real(&layer, Shape { height: 2, ..flat(c.outputs) });
         let g_y = if kept { self.real(&c.conv, shape) } else { g_x };
+        debug_assert_eq!(self.shape(g_x), shape, "{layer}: the gradient is its result's");
         let r = &mut self.r.recording;
         r.push(BnBackwardPartialOp { layer: layer.clone(), saved, partials: sums_of_blocks });
         r.push(BnBackwardCombineOp { layer: layer.clone(), shape, partials: sums_of_blocks, g_beta, g_gamma, sums });
