@@ -78,7 +78,12 @@ pub fn for_each_unless<I: Send>(little: bool, items: impl Iterator<Item = I>, f:
     }
     wide(
         #[inline(always)]
-        || items.for_each(f),
+        || {
+            // `Iterator::for_each` would be a function of its own, with the narrowest vectors.
+            for item in items {
+                f(item);
+            }
+        },
     );
 }
 

@@ -4,12 +4,6 @@ use super::{HostTensors, Real, parallel};
 use crate::kernels::spike_census::{Layout, SpikeCensusOp};
 use crate::tensor::words;
 
-/// How many lines of outputs of a 3×3 convolution (pad 1) see line `at` of `size`.
-#[inline(always)]
-fn side(at: usize, size: usize) -> u32 {
-    1 + u32::from(at > 0) + u32::from(at + 1 < size)
-}
-
 /// Images as tokens' rows, `[N][planes][words]`.
 #[derive(Clone, Copy)]
 struct Rows {
@@ -24,21 +18,25 @@ impl Rows {
         let a_token = self.planes * self.row;
         let a_line = (of.shape.width * a_token).max(1);
         let ones = |words: &[u32]| words.iter().map(|w| w.count_ones()).sum::<u32>();
-        for (part, counts) in counts.chunks_exact_mut(3).enumerate() {
-            let (first, mut sums) = (part * of.part_lines(), [0; 3]);
-            let lines = image[first * a_line..].chunks_exact(a_line).take(of.part_lines());
-            for (y, line) in (first..).zip(lines) {
-                let minus = match self.planes {
-                    2 => line.chunks_exact(a_token).map(|token| ones(&token[self.row..])).sum(),
-                    _ => 0,
-                };
-                let all = ones(line);
-                // Three columns see a token, but the outermost.
-                let columns = 3 * all - ones(&line[..a_token]) - ones(&line[a_line - a_token..]);
-                let reach = columns * side(y, of.shape.height);
-                sums = [sums[0] + all - minus, sums[1] + minus, sums[2] + reach];
+        // Three columns see a token, but the outermost.
+        let edges = |line: &[u32]| ones(&line[..a_token]) + ones(&line[a_line - a_token..]);
+        let last = of.shape.height - 1;
+        let parts = image.chunks(of.part_lines() * a_line);
+        for (part, (words, counts)) in parts.zip(counts.chunks_exact_mut(3)).enumerate() {
+            let minus = match self.planes {
+                2 => words.chunks_exact(a_token).map(|token| ones(&token[self.row..])).sum(),
+                _ => 0,
+            };
+            let all = ones(words);
+            // Three lines see a token, but the outermost.
+            let mut reach = 3 * (3 * all - words.chunks_exact(a_line).map(edges).sum::<u32>());
+            let first = part * of.part_lines();
+            for y in [0, last] {
+                if let Some(line) = y.checked_sub(first).and_then(|y| words.chunks_exact(a_line).nth(y)) {
+                    reach -= 3 * ones(line) - edges(line);
+                }
             }
-            counts.copy_from_slice(&sums);
+            counts.copy_from_slice(&[all - minus, minus, reach]);
         }
     }
 
@@ -68,32 +66,75 @@ impl Rows {
         }
     }
 
-    /// Spikes of each channel of an image, `[words · 32]`: six bits of 32 counters lie in six words, so that a word is added to all of
-    /// them at once; before they overflow they are added to the counts.
+    /// Spikes of each channel of an image, `[words · 32]`.
     #[inline(always)]
     fn channels(self, image: &[u32], counts: &mut [u32]) {
-        const BITS: usize = 6;
-        let a_token = self.planes * self.row;
+        const LANES: usize = 16;
         counts.fill(0);
-        let (mut carry, mut counters) = (vec![0; self.row], vec![0; BITS * self.row]);
-        for tokens in image.chunks(((1 << BITS) - 1) * a_token) {
-            counters.fill(0);
-            for token in tokens.chunks_exact(a_token) {
-                let (plus, minus) = token.split_at(self.row);
-                carry.copy_from_slice(plus);
-                carry.iter_mut().zip(minus).for_each(|(fired, minus)| *fired |= minus);
-                for bit in counters.chunks_exact_mut(self.row) {
-                    for (bit, carry) in bit.iter_mut().zip(&mut carry) {
-                        (*bit, *carry) = (*bit ^ *carry, *bit & *carry);
-                    }
+        if self.planes == 1 && LANES.is_multiple_of(self.row) {
+            // Several tokens side by side make a vector.
+            let mut counters = Counters { bits: [[0; LANES]; BITS], added: 0 };
+            for words in image.chunks(LANES) {
+                let mut lanes = [0; LANES];
+                lanes[..words.len()].copy_from_slice(words);
+                counters.add(&lanes, self.row, counts);
+            }
+            counters.empty(self.row, counts);
+            return;
+        }
+        for (word, counts) in counts.chunks_exact_mut(32).enumerate() {
+            let mut counters = Counters { bits: [[0; LANES]; BITS], added: 0 };
+            let mut lanes = [0; LANES];
+            let tokens = image.chunks_exact(self.planes * self.row);
+            let last = tokens.len().saturating_sub(1);
+            for (i, token) in tokens.enumerate() {
+                lanes[i % LANES] = token[word] | token[self.planes * self.row - self.row + word];
+                if i % LANES == LANES - 1 || i == last {
+                    counters.add(&std::mem::take(&mut lanes), 1, counts);
                 }
             }
-            for (b, bit) in counters.chunks_exact(self.row).enumerate() {
-                for (counts, word) in counts.chunks_exact_mut(32).zip(bit) {
+            counters.empty(1, counts);
+        }
+    }
+}
+
+/// Bits of a counter.
+const BITS: usize = 6;
+
+/// Of each of 32 bits of `L` words a counter: their bits lie in [`BITS`] words, so that a word is added to all of them at once.
+struct Counters<const L: usize> {
+    bits: [[u32; L]; BITS],
+    added: u32,
+}
+
+impl<const L: usize> Counters<L> {
+    /// Adds words, of which those of one token are `row` apart; before a counter overflows, all are emptied into `counts`.
+    #[inline(always)]
+    fn add(&mut self, words: &[u32; L], row: usize, counts: &mut [u32]) {
+        let mut carry = *words;
+        for bit in &mut self.bits {
+            for (bit, carry) in bit.iter_mut().zip(&mut carry) {
+                (*bit, *carry) = (*bit ^ *carry, *bit & *carry);
+            }
+        }
+        self.added += 1;
+        if self.added + 1 == 1 << BITS {
+            self.empty(row, counts);
+        }
+    }
+
+    /// Adds the counters to `counts` `[row · 32]`; word i of a counter is word i mod row of its token.
+    #[inline(always)]
+    fn empty(&mut self, row: usize, counts: &mut [u32]) {
+        let used = (u32::BITS - self.added.leading_zeros()) as usize;
+        for (b, bit) in self.bits[..used].iter().enumerate() {
+            for of_token in bit.chunks_exact(row) {
+                for (counts, word) in counts.chunks_exact_mut(32).zip(of_token) {
                     counts.iter_mut().enumerate().for_each(|(c, count)| *count += (word >> c & 1) << b);
                 }
             }
         }
+        *self = Counters { bits: [[0; L]; BITS], added: 0 };
     }
 }
 
