@@ -138,10 +138,16 @@ export interface Operations {
   macs: number;
   /** What a network of the same layers with real activations does in one pass, without timesteps. */
   denseMacs: number;
-  /** Neurons times timesteps: each updates a membrane, which is in neither energy. */
+  /** Neurons times timesteps: each updates a membrane. */
   updates: number;
-  /** Of these operations in 45 nm, 0.9 pJ an addition and 4.6 pJ a multiply-add (Horowitz, ISSCC 2014); memory is not in it. */
+  /** Activations that the dense network writes and reads in that pass. */
+  denseUpdates: number;
+  /** Of the additions and multiply-adds in 45 nm, 0.9 pJ and 4.6 pJ (Horowitz, ISSCC 2014): ENERGY.md's `45nm-f32`, as papers
+   * count. Memory is not in it, and so no updates. */
   energy: { spiking_pJ: number; dense_pJ: number };
+  /** The same with memory, `45nm-f32-sram`: each operation reads its weight (10 pJ), a multiply-add its activation too (10 pJ), and
+   * an update reads and writes its membrane or activation (20 pJ). */
+  energyWithMemory: { spiking_pJ: number; dense_pJ: number };
 }
 
 export interface Trace extends Omit<Classification, 'firingRate'> {

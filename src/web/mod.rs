@@ -22,7 +22,7 @@ use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::config::Config;
 use crate::data::{Invert, Picture, Preparation};
 use crate::gpu::{AdapterKind, Adapters, Context};
-use crate::insight::receipt::{COST_MODELS, Receipt};
+use crate::insight::receipt::{COST_MODELS, CostModel, Receipt};
 use crate::layers::Options;
 use crate::model::Model;
 use crate::outputs::{OutputTensor, Values};
@@ -555,11 +555,18 @@ fn summary(model: &Model, output: &Output, milliseconds: f64) -> Result<JsValue>
     });
     let none = || Error::Input("the run has counted nothing".to_owned());
     let receipt = Receipt::new(model, "", output.census.as_ref().ok_or_else(none)?)?;
-    let (additions, macs) = (receipt.totals.acs as f64, receipt.totals.macs as f64);
-    // One pass over each image, or over each frame of a sequence.
-    let passes = receipt.images * if receipt.sequence { receipt.timesteps as u64 } else { 1 };
-    let dense = (receipt.totals.dense_network_macs * passes) as f64;
-    let cost = &COST_MODELS[0];
+    let counted = |name: &str| receipt.counting(name).ok_or_else(none);
+    let (spiking, dense) = (counted("exact")?, counted("dense")?);
+    // A dense network passes once over each image, or over each frame of a sequence.
+    let images = receipt.images as f64;
+    let passes = images * if receipt.sequence { receipt.timesteps as f64 } else { 1.0 };
+    let energies = |cost: &CostModel| {
+        object([
+            ("spiking_pJ", (images * cost.energy(spiking.macs, spiking.acs, spiking.updates)).into()),
+            ("dense_pJ", (passes * cost.energy(dense.macs, dense.acs, dense.updates)).into()),
+        ])
+    };
+    let with_memory = CostModel::named("45nm-f32-sram")?;
     Ok(object([
         ("milliseconds", milliseconds.into()),
         ("logits", floats(&output.logits.concat())),
@@ -569,17 +576,13 @@ fn summary(model: &Model, output: &Output, milliseconds: f64) -> Result<JsValue>
         (
             "operations",
             object([
-                ("additions", additions.into()),
-                ("macs", macs.into()),
-                ("denseMacs", dense.into()),
+                ("additions", (receipt.totals.acs as f64).into()),
+                ("macs", (receipt.totals.macs as f64).into()),
+                ("denseMacs", (passes * dense.macs).into()),
                 ("updates", (receipt.totals.updates as f64).into()),
-                (
-                    "energy",
-                    object([
-                        ("spiking_pJ", cost.energy(macs, additions, 0.0).into()),
-                        ("dense_pJ", cost.energy(dense, 0.0, 0.0).into()),
-                    ]),
-                ),
+                ("denseUpdates", (passes * dense.updates).into()),
+                ("energy", energies(&COST_MODELS[0])),
+                ("energyWithMemory", energies(with_memory)),
             ]),
         ),
     ]))

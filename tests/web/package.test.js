@@ -229,11 +229,23 @@ test('trace, attention maps and operations describe one run', async () => {
     // 8 outputs of the first convolution over 82 × 82 taps of the grid, and the head.
     assert.equal(macs, 8 * 82 * 82 + 64 * 10);
     assert.ok(additions > 1e5 && additions < 4 * denseMacs);
-    assert.equal(run.operations.updates, 4 * run.neurons);
     assert.ok(Math.abs(energy.spiking_pJ - (0.9 * additions + 4.6 * macs)) < 1e-6 * energy.spiking_pJ);
     assert.ok(Math.abs(energy.dense_pJ - 4.6 * denseMacs) < 1e-6 * energy.dense_pJ);
+    const { updates, denseUpdates, energyWithMemory } = run.operations;
+    assert.equal(updates, 4 * run.neurons);
+    assert.equal(denseUpdates, run.neurons);
+    const near = (found, expected) => assert.ok(Math.abs(found - expected) < 1e-6 * expected, `${found}, not ${expected}`);
+    near(energyWithMemory.spiking_pJ, 10.9 * additions + 24.6 * macs + 20 * updates);
+    near(energyWithMemory.dense_pJ, 24.6 * denseMacs + 20 * denseUpdates);
   }
   assert.deepEqual(found[0].operations, found[1].operations);
+  // As the command's receipt has it.
+  const receipt = native('profile', '--device', 'cpu', path.join(repository, 'examples/images/five.png'));
+  const { energy, energyWithMemory } = found[1].operations;
+  for (const [counting, key] of [['exact', 'spiking_pJ'], ['dense', 'dense_pJ']]) {
+    const of = (model) => receipt.energy.find((e) => e.counting === counting && e.cost_model === model).picojoules;
+    assert.ok(Math.abs(energy[key] / of('45nm-f32') - 1) < 1e-9 && Math.abs(energyWithMemory[key] / of('45nm-f32-sram') - 1) < 1e-9);
+  }
   found[0].logits.forEach((l, i) => assert.ok(Math.abs(l - found[1].logits[i]) <= 1e-4));
 });
 
