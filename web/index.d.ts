@@ -1,7 +1,9 @@
 /** What kind of failure it is; the message says what to do. */
 export type ErrorCode =
-  /** The browser offers no WebGPU adapter, and `device: 'gpu'` was asked for. */
+  /** The browser offers no WebGPU adapter, and `device: 'gpu'` was asked for; the error's `why` tells the reason. */
   | 'no-webgpu'
+  /** The browser's WebAssembly is too old for the module. */
+  | 'unsupported'
   /** The GPU device went away: load the model again. */
   | 'device-lost'
   /** The device or the page has too little memory for the batch. */
@@ -19,9 +21,24 @@ export type ErrorCode =
   /** A defect; the page has to be loaded again. */
   | 'internal';
 
+/** Why a model is not on a GPU. */
+export type NoGpu =
+  /** The page came over plain http from another host than localhost, where browsers hide WebGPU. */
+  | 'insecure'
+  /** The browser has no WebGPU. */
+  | 'no-webgpu'
+  /** It has, but offers no adapter: no GPU, a driver on its blocklist, or acceleration turned off. */
+  | 'no-adapter'
+  /** The adapter is a software driver, which `auto` does not take. */
+  | 'software'
+  /** The adapter gave no device. */
+  | 'refused';
+
 export class SpikeshadeError extends Error {
   readonly name: 'SpikeshadeError';
   readonly code: ErrorCode;
+  /** With `no-webgpu`: why. */
+  readonly why?: NoGpu;
 }
 
 export interface LoadOptions {
@@ -222,7 +239,9 @@ export interface AdapterInfo {
   architecture: string;
   /** Whether it runs on the processor. */
   software: boolean;
-  /** Why `auto` did not take a GPU. */
+  /** Why `auto` did not take a GPU; null where it did or was not asked to. */
+  why: NoGpu | null;
+  /** The same in a sentence. */
   notice: string | null;
 }
 

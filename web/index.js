@@ -2,12 +2,13 @@
 
 import init, { Engine, onPanic } from './spikeshade_wasm.js';
 
-/** What every failure is thrown as. `code` says what kind it is, `message` what to do. */
+/** What every failure is thrown as. `code` says what kind it is, `message` what to do; `why` there is no GPU where that is it. */
 export class SpikeshadeError extends Error {
   constructor(code, message, options) {
     super(message, options);
     this.name = 'SpikeshadeError';
     this.code = code;
+    this.why = options?.cause?.why;
   }
 }
 
@@ -31,6 +32,24 @@ function watch({ error, reason = error }) {
   }
 }
 
+/** A module that uses what ours does: vectors, bulk memory, saturating conversions, references, several results. */
+const PROBE = 'AGFzbQEAAAABBgFgAAJ7fwMCAQAEBAFvAAEFAwEAAQoZARcAQQBBAEEB/AsAQwAAgD/8AMD9D0EACw==';
+
+/** Whether this browser's WebAssembly is new enough. */
+function supported() {
+  const bytes = Uint8Array.from(atob(PROBE), (c) => c.charCodeAt(0));
+  return typeof WebAssembly === 'object' && WebAssembly.validate(bytes);
+}
+
+/** What to say where the module cannot be had: the browser is too old, or what arrived is not the module. */
+function unavailable(cause) {
+  if (!supported()) {
+    const message = "this browser's WebAssembly lacks vectors (SIMD); use Chrome or Edge 91, Firefox 89, Safari 16.4, or a later one";
+    return new SpikeshadeError('unsupported', message, { cause });
+  }
+  return new SpikeshadeError('network', `the WebAssembly module cannot be loaded (${cause.message}); check its address`, { cause });
+}
+
 function initialise(wasm = new URL('./spikeshade_wasm_bg.wasm', import.meta.url)) {
   module ??= init({ module_or_path: wasm }).then(
     () => {
@@ -40,9 +59,7 @@ function initialise(wasm = new URL('./spikeshade_wasm_bg.wasm', import.meta.url)
     },
     (e) => {
       module = undefined;
-      throw new SpikeshadeError('network', `the WebAssembly module cannot be loaded (${e.message}); check its address`, {
-        cause: e,
-      });
+      throw unavailable(e);
     },
   );
   return module;
@@ -283,10 +300,10 @@ export class Trainer {
   }
 }
 
-/** What a device is: the module knows its name and kind, the browser its vendor. */
+/** What a device is: the module knows its kind, the browser its vendor and, hardly ever, its name. */
 async function describe(device) {
   if (device.kind === 'cpu') return { ...device, vendor: '', architecture: '' };
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' });
-  const { vendor = '', architecture = '' } = adapter?.info ?? {};
-  return { ...device, name: device.name || [vendor, architecture].filter(Boolean).join(' ') || 'WebGPU', vendor, architecture };
+  const { vendor = '', architecture = '', description = '' } = adapter?.info ?? {};
+  return { ...device, name: description || [vendor, architecture].filter(Boolean).join(' ') || 'WebGPU', vendor, architecture };
 }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use js_sys::{Array, Function};
+use js_sys::{Array, Function, Reflect};
 use serde::Deserialize;
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
@@ -52,7 +52,7 @@ pub struct Engine {
     checkpoint: Checkpoint,
     session: Session,
     training: Option<Training>,
-    notice: Option<String>,
+    fallback: Option<Fallback>,
 }
 
 /// A training that has begun.
@@ -143,9 +143,9 @@ impl Engine {
         let checkpoint = Checkpoint::from_bytes(&bytes, &what, false).map_err(|e| failed(&e))?;
         drop(bytes);
         let model = Model::new(&checkpoint).map_err(|e| failed(&e))?;
-        let (device, notice) = open(&device).await?;
+        let (device, fallback) = open(&device).await?;
         let session = Session::new(Arc::new(model), device);
-        Ok(Engine { checkpoint, session, training: None, notice })
+        Ok(Engine { checkpoint, session, training: None, fallback })
     }
 
     /// The model's configuration, as JSON.
@@ -160,7 +160,7 @@ impl Engine {
         serde_json::json!(self.checkpoint.metadata).to_string()
     }
 
-    /// `{ kind, name, software, notice }`.
+    /// `{ kind, name, software, why, notice }`.
     #[wasm_bindgen(getter)]
     pub fn device(&self) -> JsValue {
         let (kind, software) = match self.session.device() {
@@ -171,7 +171,8 @@ impl Engine {
             ("kind", kind.into()),
             ("name", self.session.device().name().into()),
             ("software", software.into()),
-            ("notice", self.notice.clone().map_or(JsValue::NULL, JsValue::from)),
+            ("why", self.fallback.as_ref().map_or(JsValue::NULL, |f| f.why.into())),
+            ("notice", self.fallback.as_ref().map_or(JsValue::NULL, |f| f.notice.as_str().into())),
         ])
     }
 
@@ -482,8 +483,28 @@ fn counted() -> Options {
     Options { count: true, ..Options::default() }
 }
 
-/// The device and a line for the user where `auto` fell back.
-async fn open(device: &str) -> Result<(Device, Option<String>), JsValue> {
+/// Why a model is not on a GPU that was to be: a word for programs and a line for people.
+struct Fallback {
+    why: &'static str,
+    notice: String,
+}
+
+/// Why there is no adapter. Where a page is not secure a browser hides WebGPU, which then says nothing of the browser.
+fn no_adapter() -> (&'static str, &'static str) {
+    let of = |object: &JsValue, name: &str| Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED);
+    let global = js_sys::global();
+    let gpu = of(&of(&global, "navigator"), "gpu");
+    if !gpu.is_falsy() {
+        ("no-adapter", "this browser offers no WebGPU adapter")
+    } else if of(&global, "isSecureContext") == JsValue::FALSE {
+        ("insecure", "WebGPU needs https or localhost, and this page came over plain http")
+    } else {
+        ("no-webgpu", "this browser has no WebGPU")
+    }
+}
+
+/// The device, and why it is no GPU where `auto` fell back.
+async fn open(device: &str) -> Result<(Device, Option<Fallback>), JsValue> {
     let adapters = match device {
         "cpu" => return Ok((Device::Cpu, None)),
         "auto" | "gpu" => Adapters::enumerate().await,
@@ -492,27 +513,32 @@ async fn open(device: &str) -> Result<(Device, Option<String>), JsValue> {
             return Err(thrown("bad-input", &why));
         }
     };
-    let none = "this browser offers no WebGPU adapter";
     let found = adapters.describe();
-    let why = match (device, found.first()) {
+    let (why, notice) = match (device, found.first()) {
         ("gpu", None) => {
-            let why = format!("{none}; load with `device: 'cpu'`, or use a browser with WebGPU on a secure page");
-            return Err(thrown("no-webgpu", &why));
+            let (why, told) = no_adapter();
+            let error = thrown("no-webgpu", &format!("{told}; load with `device: 'cpu'`"));
+            let _ = Reflect::set(&error, &"why".into(), &why.into());
+            return Err(error);
         }
         ("gpu", _) => {
             let context = Context::open(&adapters, 0).await.map_err(|e| failed(&e))?;
             return Ok((Device::Gpu(context), None));
         }
-        (_, None) => none.to_owned(),
+        (_, None) => {
+            let (why, told) = no_adapter();
+            (why, told.to_owned())
+        }
         (_, Some(adapter)) if adapter.kind == AdapterKind::Software => {
-            "the browser's WebGPU adapter is a software driver".to_owned()
+            ("software", "the browser's WebGPU adapter is a software driver".to_owned())
         }
         _ => match Context::open(&adapters, 0).await {
             Ok(context) => return Ok((Device::Gpu(context), None)),
-            Err(e) => e.to_string(),
+            Err(e) => ("refused", e.to_string()),
         },
     };
-    Ok((Device::Cpu, Some(format!("{why}; running on the processor in WebAssembly"))))
+    let notice = format!("{notice}; running on the processor in WebAssembly");
+    Ok((Device::Cpu, Some(Fallback { why, notice })))
 }
 
 /// A run of which everything was kept.

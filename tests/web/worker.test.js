@@ -26,6 +26,8 @@ const refusals = (routed, route, expected) =>
     browser,
     server.origin,
     async (page) => {
+      // What the test itself loads comes first.
+      await page.evaluate(() => import('/test-page/page.js').then(() => {}));
       await page.route(routed, route);
       return page.evaluate(async () => {
         const { Engine } = await import('/engine.js');
@@ -39,7 +41,6 @@ const refusals = (routed, route, expected) =>
 
 test('a worker whose script does not load is a failure of the network', async () => {
   for (const missing of ['**/worker.js', '**/spikeshade/index.js']) {
-    // The test's own page takes the package from another address.
     const found = await refusals(missing, (route) => route.fulfill({ status: 404, body: '' }), /404|Failed to load/);
     for (const call of found) {
       assert.equal(call.code, 'network', `${missing}: ${JSON.stringify(call)}`);
