@@ -143,12 +143,14 @@ export class Spikeshade {
     signal?.throwIfAborted();
     onProgress(0, 1, 'prepare');
     const engine = await answered(() => Engine.load(model, name, device));
-    const loaded = new Spikeshade(engine, await describe(engine.device));
+    let loaded;
     try {
+      loaded = new Spikeshade(engine, await describe(engine.device));
       if (prepare) await loaded.#run(() => engine.prepare(1));
       signal?.throwIfAborted();
     } catch (e) {
-      loaded.free();
+      if (loaded) loaded.free();
+      else engine.free();
       throw e;
     }
     onProgress(1, 1, 'prepare');
@@ -205,7 +207,8 @@ export class Spikeshade {
     return this.#run(async (engine) => {
       const frozen = options.statistics !== 'batch';
       const values = this.#values(engine, images, options);
-      const { gradients, ...result } = await engine.gradients(values, options.sequence, Float64Array.from(labels), !frozen);
+      const { sequence, timesteps } = options;
+      const { gradients, ...result } = await engine.gradients(values, sequence, timesteps, Float64Array.from(labels), !frozen);
       return { ...result, gradients: new Map(gradients.map(({ name, ...tensor }) => [name, tensor])) };
     });
   }

@@ -250,10 +250,11 @@ impl Engine {
         &mut self,
         data: Vec<f32>,
         sequence: Option<usize>,
+        timesteps: Option<usize>,
         labels: Vec<f64>,
         batch_statistics: bool,
     ) -> Result<JsValue, JsValue> {
-        let result = self.backward(data, sequence, labels, batch_statistics).await;
+        let result = self.backward(data, sequence, timesteps, labels, batch_statistics).await;
         let found = self.settle(result).await?;
         let of = |(name, tensor): (&String, &Tensor)| {
             object([
@@ -352,13 +353,14 @@ impl Engine {
         &mut self,
         data: Vec<f32>,
         sequence: Option<usize>,
+        timesteps: Option<usize>,
         labels: Vec<f64>,
         batch_statistics: bool,
     ) -> Result<Gradients> {
         self.update().await?;
         let input = input(data, sequence, &self.checkpoint.config)?;
         let statistics = if batch_statistics { Statistics::Batch } else { Statistics::Running };
-        let options = crate::train::Options { statistics, ..Default::default() };
+        let options = crate::train::Options { statistics, timesteps, ..Default::default() };
         gradients(self.session.device(), &self.checkpoint, &input, &whole(&labels)?, options).await
     }
 

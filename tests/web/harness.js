@@ -57,11 +57,11 @@ const webgpu = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '-
 const quiet = ['--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run', '--disable-quic'];
 
 /** Headless Chromium, with SwiftShader behind WebGPU unless it is to have none. */
-export function launch({ gpu = true } = {}) {
+export function launch({ gpu = true, args = [] } = {}) {
   const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: [...quiet, ...sandbox, ...(gpu ? webgpu : [])],
+    args: [...quiet, ...sandbox, ...(gpu ? webgpu : []), ...args],
   });
 }
 

@@ -74,6 +74,40 @@ for (const device of devices) {
       });
     }
 
+    test('gradients at other timesteps, and of a sequence', async () => {
+      const found = await evaluate(async (device) => {
+        const { Spikeshade, refused, tensors } = await import('/test-page/page.js');
+        const file = await tensors('/test-fixtures/tiny_evalgrad.safetensors');
+        const model = await Spikeshade.load(file.bytes, { device, prepare: false });
+        const x = file.of.get('in.x').data;
+        const labels = Array.from(file.of.get('in.label').data, Number);
+        const { T } = model.config;
+        const of = async (x, options) => {
+          const { loss, gradients } = await model.gradients(x, labels, options);
+          return { loss, head: [...gradients.get('head.weight').data] };
+        };
+        const still = new Float32Array(2 * x.length);
+        [0, 1].forEach((t) => still.set(x, t * x.length));
+        const answers = {
+          own: await of(x),
+          named: await of(x, { timesteps: T }),
+          two: await of(x, { timesteps: 2 }),
+          sequence: await of(still, { sequence: 2 }),
+        };
+        const classified = (await model.classify(x, { timesteps: 2 })).logits;
+        const logits = (await model.gradients(x, labels, { timesteps: 2 })).logits;
+        const off = Math.max(...logits.map((l, i) => Math.abs(l - classified[i])));
+        const wrong = [await refused(() => of(x, { timesteps: 99 })), await refused(() => of(still, { sequence: 2, timesteps: 3 }))];
+        model.free();
+        return { ...answers, off, wrong };
+      }, device);
+      assert.deepEqual(found.named, found.own);
+      assert.notEqual(found.two.loss, found.own.loss);
+      assert.deepEqual(found.two, found.sequence);
+      assert.ok(found.off < 1e-5, `logits are off by ${found.off}`);
+      for (const call of found.wrong) assert.equal(call.code, 'bad-input', JSON.stringify(call));
+    });
+
     test('a model that was trained and saved in the page gives the same logits natively', async () => {
       const found = await evaluate(async (device) => {
         const { Spikeshade, base64, tensors } = await import('/test-page/page.js');
@@ -336,6 +370,67 @@ test('a step that fails for want of memory loses nothing that was learned', asyn
   assert.equal(found.told, false, 'what the built-in model reached is not said of another');
 });
 
+test('a GPU that is not named is called the GPU', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+    const model = await Spikeshade.load(builtIn, { device: 'gpu' });
+    const pop = GPUDevice.prototype.popErrorScope;
+    GPUDevice.prototype.popErrorScope = async function () {
+      return (await pop.call(this)) ?? new GPUOutOfMemoryError('no memory');
+    };
+    const failed = await refused(() => model.classify(new Float32Array(784)));
+    GPUDevice.prototype.popErrorScope = pop;
+    const { name } = model.adapterInfo();
+    model.free();
+    return { failed, name };
+  });
+  assert.equal(found.failed.code, 'out-of-memory');
+  assert.match(found.failed.message, /^[^:]+: the GPU is out of memory; use a smaller batch, or `device: 'cpu'`$/);
+  assert.match(found.name, /swiftshader/i);
+});
+
+test('where what a device is cannot be told, the model is let go', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+    const { Engine } = await import('/spikeshade/spikeshade_wasm.js');
+    let freed = 0;
+    const free = Engine.prototype.free;
+    Engine.prototype.free = function () {
+      freed += 1;
+      free.call(this);
+    };
+    const request = GPU.prototype.requestAdapter;
+    let asked = 0;
+    // The module asks for its adapter first, the package for its name then.
+    GPU.prototype.requestAdapter = function (...args) {
+      asked += 1;
+      return asked === 1 ? request.apply(this, args) : Promise.reject(new Error('gone'));
+    };
+    const failed = await refused(() => Spikeshade.load(builtIn, { device: 'gpu' }));
+    return { failed, asked, freed };
+  });
+  assert.match(found.failed.message, /gone/);
+  assert.deepEqual([found.asked, found.freed], [2, 1]);
+});
+
+test('a browser whose WebAssembly is too old is told as that', async () => {
+  const load = async () => {
+    const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+    return refused(() => Spikeshade.load(builtIn, { device: 'cpu' }));
+  };
+  const setup = (old) => {
+    const refuse = () => Promise.reject(new WebAssembly.CompileError('invalid value type 0x7b'));
+    for (const name of ['instantiate', 'instantiateStreaming', 'compile', 'compileStreaming']) WebAssembly[name] = refuse;
+    if (old) WebAssembly.validate = () => false;
+  };
+  const old = await evaluate(load, undefined, { setup: `(${setup})(true)` });
+  assert.deepEqual([old.typed, old.code], [true, 'unsupported']);
+  assert.match(old.message, /Chrome.*Firefox.*Safari/);
+  // Where the browser is new enough, the file is the one that is wrong.
+  const damaged = await evaluate(load, undefined, { setup: `(${setup})(false)` });
+  assert.deepEqual([damaged.typed, damaged.code], [true, 'network']);
+});
+
 test('where the module ends, every open and later call is rejected', async () => {
   const found = await evaluate(async () => {
     const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
@@ -369,6 +464,15 @@ const withoutWebGpu = async () => {
   return { gpu, info: model.adapterInfo(), logits: [...logits] };
 };
 
+test('a page that is not secure is told as that', async () => {
+  const port = new URL(server.origin).port;
+  const other = await launch({ args: ['--host-resolver-rules=MAP spikeshade.test 127.0.0.1'] });
+  const found = await onPage(other, `http://spikeshade.test:${port}`, (page) => page.evaluate(withoutWebGpu)).finally(() => other.close());
+  assert.deepEqual([found.gpu.code, found.gpu.why, found.info.why], ['no-webgpu', 'insecure', 'insecure']);
+  for (const told of [found.gpu.message, found.info.notice]) assert.match(told, /WebGPU needs https or localhost/);
+  assert.equal(found.logits.length, 10);
+});
+
 test('without WebGPU the twins run, and `gpu` is refused', async () => {
   const hidden = await evaluate(withoutWebGpu, undefined, {
     setup: () => Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined }),
@@ -382,7 +486,15 @@ test('without WebGPU the twins run, and `gpu` is refused', async () => {
     assert.match(found.info.notice, /WebGPU/);
     assert.equal(found.logits.length, 10);
   }
+  assert.deepEqual([hidden.gpu.why, hidden.info.why], ['no-webgpu', 'no-webgpu']);
+  assert.deepEqual([off.gpu.why, off.info.why], ['no-adapter', 'no-adapter']);
   assert.deepEqual(hidden.logits, off.logits);
+  const software = await evaluate(async () => {
+    const { Spikeshade, builtIn } = await import('/test-page/page.js');
+    const kinds = await Promise.all(['auto', 'gpu', 'cpu'].map(async (device) => (await Spikeshade.load(builtIn, { device })).adapterInfo()));
+    return kinds.map(({ kind, why }) => [kind, why]);
+  });
+  assert.deepEqual(software, [['cpu', 'software'], ['webgpu', null], ['cpu', null]]);
 });
 
 test('every failure has a code and a remedy', async () => {

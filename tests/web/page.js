@@ -86,7 +86,7 @@ export async function refused(call) {
   try {
     await call();
   } catch (e) {
-    return { typed: e instanceof SpikeshadeError, name: e.name, code: e.code, message: e.message };
+    return { typed: e instanceof SpikeshadeError, name: e.name, code: e.code, message: e.message, why: e.why };
   }
   return 'nothing';
 }
