@@ -15,9 +15,17 @@ export class EngineError extends Error {
   }
 }
 
+/**
+ * A worker is bound by the policy of its own response; one that a blob: address starts takes over this page's, which a host that
+ * sends no headers can only give in the page.
+ */
+const PROGRAM = URL.createObjectURL(
+  new Blob([`import ${JSON.stringify(new URL('./worker.js', import.meta.url).href)};`], { type: 'text/javascript' }),
+);
+
 /** Sends 'progress' ({loaded, total, stage}) and 'lost' ({reason}) as events with a `detail`. */
 export class Engine extends EventTarget {
-  #worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
+  #worker = new Worker(PROGRAM, { type: 'module', name: 'network' });
   #calls = new Map();
   #next = 1;
   /** Whether the worker's program runs. */

@@ -192,3 +192,33 @@ test('another model that is loaded during a move is the one that stays', async (
   assert.equal(found.moved, null);
   assert.ok(found.saved.includes(`\\"embed_dim\\": ${found.loaded}`) || found.saved.includes(`\\"embed_dim\\":${found.loaded}`), found.saved.slice(0, 500));
 });
+
+test('the page and its worker can reach nothing but where they came from', async () => {
+  const other = await serve();
+  try {
+    const found = await onPage(
+      browser,
+      server.origin,
+      async (page) => {
+        await page.waitForFunction(() => document.getElementById('device')?.dataset.kind === 'cpu');
+        const [worker] = page.workers();
+        const reach = async (address) => {
+          const told = new Promise((resolve) => {
+            addEventListener('securitypolicyviolation', ({ effectiveDirective }) => resolve(effectiveDirective), { once: true });
+            setTimeout(resolve, 15_000, 'nothing');
+          });
+          const answer = await fetch(address, { mode: 'no-cors' }).then(({ type }) => type, (e) => e.name);
+          return answer === 'TypeError' ? [answer, await told] : [answer];
+        };
+        const own = `${server.origin}/app.js`;
+        const [of, from] = [[page, worker], [own, `${other.origin}/app.js`]];
+        return Promise.all(of.map(async (where) => [await where.evaluate(reach, from[0]), await where.evaluate(reach, from[1])]));
+      },
+      { address: '/?device=cpu&still', expected: /Content Security Policy|Content-Security-Policy|violates/ },
+    );
+    for (const answers of found) assert.deepEqual(answers, [['basic'], ['TypeError', 'connect-src']]);
+    assert.equal(other.answered(), 0);
+  } finally {
+    other.close();
+  }
+});
