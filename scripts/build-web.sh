@@ -67,7 +67,7 @@ if [ "$ours" != "$theirs" ]; then
 fi
 cargo run --quiet --locked --manifest-path web/bindgen/Cargo.toml --target-dir "$build/bindgen" -- "$wasm" "$build/package" spikeshade_wasm
 
-# Smaller.
+# Smaller, with what web/index.js tells old browsers by (PROBE), and nothing newer.
 command -v npm >/dev/null || install nodejs npm
 mkdir -p "$build/tools"
 if ! cmp -s web/tools/package-lock.json "$build/tools/node_modules/.installed"; then
@@ -76,7 +76,7 @@ if ! cmp -s web/tools/package-lock.json "$build/tools/node_modules/.installed"; 
     cp web/tools/package-lock.json "$build/tools/node_modules/.installed"
 fi
 features=(--enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int
-    --enable-reference-types --enable-multivalue --enable-extended-const)
+    --enable-reference-types --enable-multivalue)
 "$build/tools/node_modules/.bin/wasm-opt" -O3 "${features[@]}" "$build/package/spikeshade_wasm_bg.wasm" -o "$build/spikeshade.wasm"
 
 # Only a folder of its own is emptied.

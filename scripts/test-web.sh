@@ -42,5 +42,5 @@ if ! cmp -s "$tests/package-lock.json" "$tests/node_modules/.installed"; then
 fi
 export SPIKESHADE_ROOT=$PWD SPIKESHADE_SITE=$build/site SPIKESHADE_PROGRAM=$(dirname "$build")/debug/spikeshade
 # One after the other: some of them watch the clock. None waits for ever.
-for file in strokes package worker page; do node --test --test-timeout=1800000 "$tests/$file.test.js"; done
+for file in strokes package worker why page; do node --test --test-timeout=1800000 "$tests/$file.test.js"; done
 say "screenshots of the page are in $build/screenshots"

@@ -173,6 +173,47 @@ export interface Trace extends Omit<Classification, 'firingRate'> {
   operations: Operations;
 }
 
+/** A neuron at a timestep, the first of which is 1. The neuron has a number, (line · width + column) · channels + channel, or is at a
+ * place, each from 0 on. */
+export type Question = {
+  /** A layer of neurons: the name of its spikes without `s.`, e.g. `block.0.attn.q_lif`. */
+  layer: string;
+  timestep: number;
+} & ({ neuron: number } | { line: number; column: number; channel: number });
+
+/** Why a neuron fired at a timestep, or did not. */
+export interface Why {
+  layer: string;
+  neuron: number;
+  timestep: number;
+  /** Line, column and channel of the neuron. */
+  place: [number, number, number];
+  threshold: number;
+  /** Whether it fires -1 too, where the membrane is at `-threshold` or below. */
+  ternary: boolean;
+  /** What a reset does, in words. */
+  reset: string;
+  /** The membrane at each timestep: what was left of the one before, with the input (before firing), what it fired, and what is left
+   * after the reset. */
+  path: { before: number; h: number; spike: -1 | 0 | 1; after: number }[];
+  /** The input at the timestep, the sum of all contributions. */
+  input: number;
+  /** Its parts, the largest first, those that are 0 among them. */
+  contributions: Contribution[];
+  /** What else there is to say of the input; may be empty. */
+  note: string;
+}
+
+export interface Contribution {
+  /** Where it comes from, in words. */
+  from: string;
+  /** The layer that it comes from; null of the image and of constants. */
+  layer: string | null;
+  /** Line, column and channel there (of the pool's output, where a pool is between); null of constants. */
+  place: [number, number, number] | null;
+  amount: number;
+}
+
 export interface Gradients {
   /** Mean cross-entropy, in nats. */
   loss: number;
@@ -260,6 +301,8 @@ export class Spikeshade {
   input(images: Images, options?: { invert?: boolean }): Promise<Float32Array>;
   classify(input: Images, options?: InputOptions): Promise<Classification>;
   trace(input: Images, options?: InputOptions): Promise<Trace>;
+  /** Why a neuron fired, or did not, in a run of one image: its membrane's path, and what its input was made of. */
+  why(input: Images, question: Question, options?: InputOptions): Promise<Why>;
   /** Loss and gradient of every parameter; batch norm with the model's running statistics, or the batch's own. */
   gradients(
     images: Images,

@@ -203,6 +203,13 @@ export class Spikeshade {
     });
   }
 
+  why(input, question, options = {}) {
+    return this.#run(async (engine) => {
+      const values = this.#values(engine, input, options);
+      return JSON.parse(await engine.why(values, options.sequence, options.timesteps, JSON.stringify(question ?? null)));
+    });
+  }
+
   gradients(images, labels, options = {}) {
     return this.#run(async (engine) => {
       const frozen = options.statistics !== 'batch';

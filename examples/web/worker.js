@@ -107,6 +107,13 @@ const methods = {
     return { input, logits, layers: spiking, attention, operations };
   },
 
+  /**
+   * Why a neuron fired, or did not.
+   * @param {Float32Array} input  What `trace` says that the network was given.
+   * @param {import('./spikeshade/index.js').Question} question
+   */
+  why: (input, question) => model().why(input, question),
+
   /** Milliseconds that one inference takes. @param {Float32Array} input */
   time: async (input) => (await model().classify(input)).milliseconds,
 

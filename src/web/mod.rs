@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::data::{Invert, Picture, Preparation};
 use crate::gpu::{AdapterKind, Adapters, Context};
 use crate::insight::receipt::{COST_MODELS, CostModel, Receipt};
+use crate::insight::why::{Question, why};
 use crate::layers::Options;
 use crate::model::Model;
 use crate::outputs::{OutputTensor, Values};
@@ -119,6 +120,31 @@ impl TrainingOptions {
             value => value.clone(),
         };
         serde_json::from_value(value).map_err(|e| Error::Input(format!("the trainer's `optimizer`: {e}")))
+    }
+}
+
+/// A neuron and a timestep, as the package's `Question` has them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    layer: String,
+    timestep: usize,
+    neuron: Option<usize>,
+    line: Option<usize>,
+    column: Option<usize>,
+    channel: Option<usize>,
+}
+
+impl Asked {
+    fn question(self, model: &Model) -> Result<Question> {
+        let Asked { layer, timestep, .. } = self;
+        match (self.neuron, self.line, self.column, self.channel) {
+            (Some(neuron), None, None, None) => Ok(Question { layer, neuron, timestep }),
+            (None, Some(y), Some(x), Some(c)) => Question::at(model, &layer, [y, x, c], timestep),
+            _ => {
+                Err(Error::Input("the question: it takes `neuron`, or else `line`, `column` and `channel`".to_owned()))
+            }
+        }
     }
 }
 
@@ -245,6 +271,19 @@ impl Engine {
         Ok(Traced { summary, tensors: output.trace })
     }
 
+    /// Why a neuron fired, or did not, in a run of one image: [`insight::why`](crate::insight::why)'s answer as JSON, to the
+    /// package's `Question`, as JSON too.
+    pub async fn why(
+        &mut self,
+        data: Vec<f32>,
+        sequence: Option<usize>,
+        timesteps: Option<usize>,
+        question: String,
+    ) -> Result<String, JsValue> {
+        let answer = self.answer(data, sequence, timesteps, &question).await;
+        self.settle(answer).await
+    }
+
     /// Loss and gradients of a batch: `{ loss, logits, gradients: [{ name, shape, data }] }`.
     pub async fn gradients(
         &mut self,
@@ -347,6 +386,28 @@ impl Engine {
         let output = self.session.run(&input, timesteps, options).await?;
         let milliseconds = 1e3 * start.elapsed().as_secs_f64();
         Ok((output, milliseconds))
+    }
+
+    async fn answer(
+        &mut self,
+        data: Vec<f32>,
+        sequence: Option<usize>,
+        timesteps: Option<usize>,
+        question: &str,
+    ) -> Result<String> {
+        let asked: Asked = serde_json::from_str(question).map_err(|e| Error::Input(format!("the question: {e}")))?;
+        let images = input(data.clone(), sequence, &self.checkpoint.config)?.batch;
+        if images != 1 {
+            return Err(Error::Input(format!("{images} images; ask about one of them")));
+        }
+        // Before a run, as it costs nothing.
+        self.update().await?;
+        let question = asked.question(self.session.model())?;
+        let options = Options { trace: true, ..Options::default() };
+        let (output, _) = self.run(data.clone(), sequence, timesteps, options).await?;
+        let answer = why(self.session.model(), &data, &output.trace, &question)?;
+        let json = serde_json::to_value(&answer).map_err(|e| Error::Input(format!("the answer: {e}")))?;
+        Ok(json.to_string())
     }
 
     async fn backward(
