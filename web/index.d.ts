@@ -2,7 +2,7 @@
 export type ErrorCode =
   /** The browser offers no WebGPU adapter, and `device: 'gpu'` was asked for; the error's `why` tells the reason. */
   | 'no-webgpu'
-  /** The browser's WebAssembly is too old for the module. */
+  /** The browser has no WebAssembly, or one that is too old for the module. */
   | 'unsupported'
   /** The GPU device went away: load the model again. */
   | 'device-lost'

@@ -25,11 +25,11 @@ function end(message) {
   waiting.clear();
 }
 
+const trapped = (error) => end(`the WebAssembly module ended (${error.message})`);
+
 /** A trap (out of memory, for one) shows nowhere else: it ends a task of the module's, whose promise stays open. */
 function watch({ error, reason = error }) {
-  if (reason instanceof WebAssembly.RuntimeError && String(reason.stack).includes('spikeshade')) {
-    end(`the WebAssembly module ended (${reason.message})`);
-  }
+  if (reason instanceof WebAssembly.RuntimeError && String(reason.stack).includes('spikeshade')) trapped(reason);
 }
 
 /** A module that uses what ours does: vectors, bulk memory, saturating conversions, references, several results. */
@@ -44,8 +44,8 @@ function supported() {
 /** What to say where the module cannot be had: the browser is too old, or what arrived is not the module. */
 function unavailable(cause) {
   if (!supported()) {
-    const message = "this browser's WebAssembly lacks vectors (SIMD); use Chrome or Edge 91, Firefox 89, Safari 16.4, or a later one";
-    return new SpikeshadeError('unsupported', message, { cause });
+    const lacks = typeof WebAssembly === 'object' ? "this browser's WebAssembly is too old" : 'this browser has no WebAssembly, or has it turned off';
+    return new SpikeshadeError('unsupported', `${lacks}; Chrome and Edge 96, Firefox 89, Safari 16.4 and later ones have what it takes`, { cause });
   }
   return new SpikeshadeError('network', `the WebAssembly module cannot be loaded (${cause.message}); check its address`, { cause });
 }
@@ -66,10 +66,9 @@ function initialise(wasm = new URL('./spikeshade_wasm_bg.wasm', import.meta.url)
 }
 
 function wrapped(e) {
+  if (!ended && e instanceof WebAssembly.RuntimeError) trapped(e);
   if (ended) return ended;
-  if (e instanceof SpikeshadeError || typeof e?.code !== 'string') {
-    return e instanceof WebAssembly.RuntimeError ? new SpikeshadeError('internal', e.message, { cause: e }) : e;
-  }
+  if (e instanceof SpikeshadeError || typeof e?.code !== 'string') return e;
   return new SpikeshadeError(e.code, e.message, { cause: e });
 }
 

@@ -451,6 +451,9 @@ test('a browser whose WebAssembly is too old is told as that', async () => {
   const old = await evaluate(load, undefined, { setup: `(${setup})(true)` });
   assert.deepEqual([old.typed, old.code], [true, 'unsupported']);
   assert.match(old.message, /Chrome.*Firefox.*Safari/);
+  const none = await evaluate(load, undefined, { setup: () => delete globalThis.WebAssembly });
+  assert.deepEqual([none.typed, none.code], [true, 'unsupported']);
+  assert.match(none.message, /no WebAssembly/);
   // Where the browser is new enough, the file is the one that is wrong.
   const damaged = await evaluate(load, undefined, { setup: `(${setup})(false)` });
   assert.deepEqual([damaged.typed, damaged.code], [true, 'network']);
@@ -478,6 +481,24 @@ test('where the module ends, every open and later call is rejected', async () =>
   for (const call of [found.later, found.after, found.load]) {
     assert.equal(call.code, 'internal');
     assert.match(call.message, /unreachable.*reload the page/);
+  }
+});
+
+test('a trap in a call ends the module, too', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, refused } = await import('/test-page/page.js');
+    const { Engine } = await import('/spikeshade/spikeshade_wasm.js');
+    const model = await Spikeshade.load(builtIn, { device: 'cpu' });
+    Engine.prototype.save = () => {
+      throw new WebAssembly.RuntimeError('memory access out of bounds');
+    };
+    const open = refused(() => model.save());
+    const behind = refused(() => model.classify(new Float32Array(784)));
+    return [await open, await behind, await refused(() => Spikeshade.load(builtIn))];
+  });
+  for (const call of found) {
+    assert.deepEqual([call.typed, call.code], [true, 'internal'], JSON.stringify(call));
+    assert.match(call.message, /out of bounds.*reload the page/);
   }
 });
 
