@@ -175,6 +175,29 @@ test('a move to the GPU does not replace what is learned', async () => {
   assert.ok(found.same, 'the moved model has the weights that were learned');
 });
 
+test('a move that finds no GPU says why', async () => {
+  const other = await launch({ gpu: false, args: ['--host-resolver-rules=MAP spikeshade.test 127.0.0.1'] });
+  try {
+    for (const [origin, why] of [[server.origin, 'no-adapter'], [server.origin.replace('localhost', 'spikeshade.test'), 'insecure']]) {
+      const found = await onPage(other, origin, (page) =>
+        page.evaluate(async () => {
+          const { Engine } = await import('/engine.js');
+          const engine = new Engine();
+          const loaded = await engine.call('load', null);
+          const moved = await engine.call('move', 'auto');
+          const forced = await engine.call('move', 'gpu').catch(({ name, code, why, message }) => ({ name, code, why, message }));
+          engine.close();
+          return { before: loaded.adapter.why, adapter: moved.adapter, forced };
+        }));
+      assert.deepEqual([found.before, found.adapter.kind, found.adapter.why], [null, 'cpu', why]);
+      assert.deepEqual([found.forced.name, found.forced.code, found.forced.why], ['EngineError', 'no-webgpu', why]);
+      assert.ok(found.adapter.notice.startsWith(found.forced.message.split(';')[0]), `${found.adapter.notice} and ${found.forced.message}`);
+    }
+  } finally {
+    await other.close();
+  }
+});
+
 test('another model that is loaded during a move is the one that stays', async () => {
   const found = await evaluate(async () => {
     const { Engine } = await import('/engine.js');
