@@ -3,8 +3,8 @@
 #
 # Writes a folder (target/web/site unless another is named) that any static server can serve: the npm package `spikeshade`
 # (index.js, index.d.ts, the WebAssembly module), the model trained on MNIST, and the page of examples/web. Says which toolchain
-# it took: rustup's wasm target where it is there or can be added, else Debian's. Installs what is missing on Debian and Ubuntu,
-# and fails where what a page loads exceeds its budget.
+# it took: rustup's wasm target where it is there or can be added, else Debian's. Installs what is missing on Debian, and on
+# Ubuntu all but Debian's compiler; fails where what a page loads exceeds its budget.
 set -eEuo pipefail
 cd "$(dirname "$0")/.."
 trap 'echo "build-web.sh: line $LINENO failed: $BASH_COMMAND" >&2' ERR
@@ -22,7 +22,8 @@ install() {
     say "installing $*"
     as_root apt-get update -qq
     local goes
-    goes=$(apt-get -s install --no-install-recommends "$@" | sed -n 's/^Remv \([^ ]*\).*/\1/p')
+    goes=$(apt-get -s install --no-install-recommends "$@" | sed -n 's/^Remv \([^ ]*\).*/\1/p') \
+        || { say "apt has not all of $*; in place of a compiler, rustup's toolchain (https://rustup.rs) does" >&2; exit 1; }
     [ -z "$goes" ] || { say "$* would take the place of $goes; install one or the other yourself" >&2; exit 1; }
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
@@ -66,7 +67,7 @@ if [ "$ours" != "$theirs" ]; then
 fi
 cargo run --quiet --locked --manifest-path web/bindgen/Cargo.toml --target-dir "$build/bindgen" -- "$wasm" "$build/package" spikeshade_wasm
 
-# Smaller.
+# Smaller, with what web/index.js tells old browsers by (PROBE), and nothing newer.
 command -v npm >/dev/null || install nodejs npm
 mkdir -p "$build/tools"
 if ! cmp -s web/tools/package-lock.json "$build/tools/node_modules/.installed"; then
@@ -75,7 +76,7 @@ if ! cmp -s web/tools/package-lock.json "$build/tools/node_modules/.installed"; 
     cp web/tools/package-lock.json "$build/tools/node_modules/.installed"
 fi
 features=(--enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int
-    --enable-reference-types --enable-multivalue --enable-extended-const)
+    --enable-reference-types --enable-multivalue)
 "$build/tools/node_modules/.bin/wasm-opt" -O3 "${features[@]}" "$build/package/spikeshade_wasm_bg.wasm" -o "$build/spikeshade.wasm"
 
 # Only a folder of its own is emptied.

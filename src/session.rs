@@ -326,7 +326,7 @@ impl Session {
 }
 
 /// The shape of an input that a model can run on, with the timesteps asked for.
-fn shape_of(input: &Input, timesteps: Option<usize>, config: &Config) -> Result<InputShape> {
+pub(crate) fn shape_of(input: &Input, timesteps: Option<usize>, config: &Config) -> Result<InputShape> {
     let timesteps = match (input.timesteps, timesteps) {
         (Some(of_input), Some(asked)) if of_input != asked => {
             return Err(Error::Input(format!(
@@ -336,6 +336,9 @@ fn shape_of(input: &Input, timesteps: Option<usize>, config: &Config) -> Result<
         (of_input, asked) => of_input.or(asked).unwrap_or(config.timesteps),
     };
     input.check(config)?;
+    if !(1..=32).contains(&timesteps) {
+        return Err(Error::Input(format!("{timesteps} timesteps; it must be 1 to 32")));
+    }
     Ok(InputShape { timesteps, batch: input.batch, sequence: input.timesteps.is_some() })
 }
 

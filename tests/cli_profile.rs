@@ -41,7 +41,7 @@ fn class_folders(at: &Path) {
 fn a_profile_is_a_table_a_receipt_and_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report");
-    let text = good(&[IMAGES, "--out", out.to_str().unwrap(), "--why", "block.0.attn.q_lif:17:1"]);
+    let text = good(&[IMAGES, "--out", out.to_str().unwrap(), "--why", "patch_embed.proj_lif:3144:1"]);
     for says in
         ["patch_embed.proj_conv", "spike-driven", "synaptic operations an image", "report.html", "threshold 1; reset"]
     {
@@ -51,6 +51,16 @@ fn a_profile_is_a_table_a_receipt_and_a_page() {
     assert!(receipt.images > 9 && receipt.totals.acs > 0 && receipt.accuracy.is_none());
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("Why did it fire?") && page.contains("block.1.attn.q_lif"));
+
+    // The answer as numbers, which are those of the text.
+    let json = good(&[IMAGES, "--json", "--why", "patch_embed.proj_lif:3144:1"]);
+    let why = serde_json::from_str::<Value>(&json).unwrap()["why"].take();
+    assert_eq!((why["layer"].as_str().unwrap(), why["neuron"].as_u64().unwrap()), ("patch_embed.proj_lif", 3144));
+    assert_eq!(why["path"].as_array().unwrap().len() as u64, 4);
+    let parts = why["contributions"].as_array().unwrap();
+    let total: f64 = parts.iter().map(|p| p["amount"].as_f64().unwrap()).sum();
+    assert!((total - why["input"].as_f64().unwrap()).abs() < 1e-9 && parts.iter().any(|p| p["place"].is_array()));
+    assert!(text.contains(&format!("is {:.4}, the sum of", why["input"].as_f64().unwrap())), "{why} in {text}");
 
     // A receipt beside itself: all alike.
     let before = out.join("receipt.json");

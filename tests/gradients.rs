@@ -4,10 +4,11 @@ mod common;
 
 use std::path::Path;
 
+use spikeshade::Error;
 use spikeshade::checkpoint::Checkpoint;
 use spikeshade::kernels::attention::Order;
 use spikeshade::outputs::Values;
-use spikeshade::session::Device;
+use spikeshade::session::{Device, Input};
 use spikeshade::tensor_file;
 use spikeshade::train::{Gradients, Options, Statistics, adamw::AdamW, gradients};
 
@@ -115,6 +116,32 @@ fn two_runs_give_the_same_bits() {
         let (a, b) = (check(&path, &device, None), check(&path, &device, None));
         assert_eq!(a.gradients, b.gradients, "{}", device.name());
         assert_eq!(a.loss.to_bits(), b.loss.to_bits());
+    }
+}
+
+#[test]
+fn other_timesteps_are_those_of_a_model_that_has_them() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_evalgrad.safetensors");
+    let file = tensor_file::read(&path).unwrap();
+    let (input, labels) = (common::input(&file), file.i64("in.label").unwrap());
+    let own = Checkpoint::load(&path, false).unwrap();
+    let mut other = own.clone();
+    other.config.timesteps = 3;
+    let run = |checkpoint: &Checkpoint, timesteps, input: &Input| {
+        let options = Options { timesteps, ..Options::default() };
+        pollster::block_on(gradients(&Device::Cpu, checkpoint, input, &labels, options))
+    };
+    let (asked, has) = (run(&own, Some(3), &input).unwrap(), run(&other, None, &input).unwrap());
+    assert_eq!((asked.loss, &asked.gradients), (has.loss, &has.gradients));
+    assert_ne!(asked.loss, run(&own, None, &input).unwrap().loss);
+    // The same of a still sequence, which has timesteps of its own.
+    let still = Input { timesteps: Some(3), data: input.data.repeat(3), ..input };
+    let sequence = run(&own, Some(3), &still).unwrap();
+    assert!((sequence.loss - asked.loss).abs() < 1e-6, "{} and {}", sequence.loss, asked.loss);
+    let input = common::input(&file);
+    for (timesteps, input) in [(0, &input), (33, &input), (2, &still)] {
+        let error = run(&own, Some(timesteps), input).unwrap_err();
+        assert!(matches!(&error, Error::Input(why) if why.contains("timesteps")), "{error}");
     }
 }
 

@@ -15,7 +15,9 @@ use spikeshade::insight::why::{Question, why};
 use spikeshade::kernels::attention::Order;
 use spikeshade::layers::Options;
 use spikeshade::model::{InputShape, Model};
+use spikeshade::outputs::Values;
 use spikeshade::session::{Device, Input, Session};
+use spikeshade::tensor::Shape;
 use spikeshade::tensor_file;
 use spikeshade::weights::Weights;
 
@@ -411,6 +413,18 @@ fn contributions_add_up_to_the_membrane() {
                 assert!((h - f64::from(now.h)).abs() < 1e-4 * (1.0 + h.abs()), "{what}: {h} and {}", now.h);
                 assert_eq!(now.spike > 0, now.h >= answer.threshold, "{what}");
                 let parts = &answer.contributions;
+                assert_eq!(Question::at(&model, &layer.name, answer.place, timestep).unwrap(), question, "{what}");
+                let total: f64 = parts.iter().map(|p| p.amount).sum();
+                assert!((total - answer.input).abs() <= 1e-9 * (1.0 + total.abs()), "{what}");
+                // What spiked there is what the trace has.
+                for part in parts.iter().filter(|p| p.from.contains(", channel ") && !p.from.contains("pooled")) {
+                    let (Some(layer), Some([y, x, c])) = (&part.layer, part.place) else { continue };
+                    let there = output.trace.iter().find(|t| t.name == format!("s.{layer}")).unwrap();
+                    let Shape { width, channels, steps, .. } = there.shape;
+                    let at = ((timestep - 1).min(steps - 1) * there.shape.rows() + y * width + x) * channels + c;
+                    assert!(matches!(&there.values, Values::Spikes(v) if v[at] != 0), "{what}: {}", part.from);
+                }
+                assert_eq!(answer.ternary, layer.ternary, "{what}");
                 assert!(parts.windows(2).all(|w| w[0].amount.abs() >= w[1].amount.abs()), "{what}");
                 let text = answer.to_string();
                 assert!(text.starts_with(&layer.name) && text.contains("reset"), "{text}");
@@ -424,6 +438,8 @@ fn contributions_add_up_to_the_membrane() {
             let error = why(&model, &one.data, &output.trace, &question).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
+        let error = Question::at(&model, "head_lif", [0, 0, 1 << 40], 1).unwrap_err().to_string();
+        assert!(error.contains("channels"), "{error}");
     }
     let question = Question { layer: "a.b".to_owned(), neuron: 3, timestep: 1 };
     assert_eq!("a.b:3:1".parse::<Question>().unwrap(), question);

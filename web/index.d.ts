@@ -1,7 +1,9 @@
 /** What kind of failure it is; the message says what to do. */
 export type ErrorCode =
-  /** The browser offers no WebGPU adapter, and `device: 'gpu'` was asked for. */
+  /** The browser offers no WebGPU adapter, and `device: 'gpu'` was asked for; the error's `why` tells the reason. */
   | 'no-webgpu'
+  /** The browser has no WebAssembly, or one that is too old for the module. */
+  | 'unsupported'
   /** The GPU device went away: load the model again. */
   | 'device-lost'
   /** The device or the page has too little memory for the batch. */
@@ -19,9 +21,24 @@ export type ErrorCode =
   /** A defect; the page has to be loaded again. */
   | 'internal';
 
+/** Why a model is not on a GPU. */
+export type NoGpu =
+  /** The page came over plain http from another host than localhost, where browsers hide WebGPU. */
+  | 'insecure'
+  /** The browser has no WebGPU. */
+  | 'no-webgpu'
+  /** It has, but offers no adapter: no GPU, a driver on its blocklist, or acceleration turned off. */
+  | 'no-adapter'
+  /** The adapter is a software driver, which `auto` does not take. */
+  | 'software'
+  /** The adapter gave no device. */
+  | 'refused';
+
 export class SpikeshadeError extends Error {
   readonly name: 'SpikeshadeError';
   readonly code: ErrorCode;
+  /** With `no-webgpu`: why. */
+  readonly why?: NoGpu;
 }
 
 export interface LoadOptions {
@@ -138,16 +155,63 @@ export interface Operations {
   macs: number;
   /** What a network of the same layers with real activations does in one pass, without timesteps. */
   denseMacs: number;
-  /** Neurons times timesteps: each updates a membrane, which is in neither energy. */
+  /** Neurons times timesteps: each updates a membrane. */
   updates: number;
-  /** Of these operations in 45 nm, 0.9 pJ an addition and 4.6 pJ a multiply-add (Horowitz, ISSCC 2014); memory is not in it. */
+  /** Activations that the dense network writes and reads in that pass. */
+  denseUpdates: number;
+  /** Of the additions and multiply-adds in 45 nm, 0.9 pJ and 4.6 pJ (Horowitz, ISSCC 2014): ENERGY.md's `45nm-f32`, as papers
+   * count. Memory is not in it, and so no updates. */
   energy: { spiking_pJ: number; dense_pJ: number };
+  /** The same with memory, `45nm-f32-sram`: each operation reads its weight (10 pJ), a multiply-add its activation too (10 pJ), and
+   * an update reads and writes its membrane or activation (20 pJ). */
+  energyWithMemory: { spiking_pJ: number; dense_pJ: number };
 }
 
 export interface Trace extends Omit<Classification, 'firingRate'> {
   layers: Layer[];
   attention: AttentionMap[];
   operations: Operations;
+}
+
+/** A neuron at a timestep, the first of which is 1. The neuron has a number, (line · width + column) · channels + channel, or is at a
+ * place, each from 0 on. */
+export type Question = {
+  /** A layer of neurons: the name of its spikes without `s.`, e.g. `block.0.attn.q_lif`. */
+  layer: string;
+  timestep: number;
+} & ({ neuron: number } | { line: number; column: number; channel: number });
+
+/** Why a neuron fired at a timestep, or did not. */
+export interface Why {
+  layer: string;
+  neuron: number;
+  timestep: number;
+  /** Line, column and channel of the neuron. */
+  place: [number, number, number];
+  threshold: number;
+  /** Whether it fires -1 too, where the membrane is at `-threshold` or below. */
+  ternary: boolean;
+  /** What a reset does, in words. */
+  reset: string;
+  /** The membrane at each timestep: what was left of the one before, with the input (before firing), what it fired, and what is left
+   * after the reset. */
+  path: { before: number; h: number; spike: -1 | 0 | 1; after: number }[];
+  /** The input at the timestep, the sum of all contributions. */
+  input: number;
+  /** Its parts, the largest first, those that are 0 among them. */
+  contributions: Contribution[];
+  /** What else there is to say of the input; may be empty. */
+  note: string;
+}
+
+export interface Contribution {
+  /** Where it comes from, in words. */
+  from: string;
+  /** The layer that it comes from; null of the image and of constants. */
+  layer: string | null;
+  /** Line, column and channel there (of the pool's output, where a pool is between); null of constants. */
+  place: [number, number, number] | null;
+  amount: number;
 }
 
 export interface Gradients {
@@ -216,7 +280,9 @@ export interface AdapterInfo {
   architecture: string;
   /** Whether it runs on the processor. */
   software: boolean;
-  /** Why `auto` did not take a GPU. */
+  /** Why `auto` did not take a GPU; null where it did or was not asked to. */
+  why: NoGpu | null;
+  /** The same in a sentence. */
   notice: string | null;
 }
 
@@ -235,6 +301,8 @@ export class Spikeshade {
   input(images: Images, options?: { invert?: boolean }): Promise<Float32Array>;
   classify(input: Images, options?: InputOptions): Promise<Classification>;
   trace(input: Images, options?: InputOptions): Promise<Trace>;
+  /** Why a neuron fired, or did not, in a run of one image: its membrane's path, and what its input was made of. */
+  why(input: Images, question: Question, options?: InputOptions): Promise<Why>;
   /** Loss and gradient of every parameter; batch norm with the model's running statistics, or the batch's own. */
   gradients(
     images: Images,

@@ -2,12 +2,13 @@
 
 import init, { Engine, onPanic } from './spikeshade_wasm.js';
 
-/** What every failure is thrown as. `code` says what kind it is, `message` what to do. */
+/** What every failure is thrown as. `code` says what kind it is, `message` what to do; `why` there is no GPU where that is it. */
 export class SpikeshadeError extends Error {
   constructor(code, message, options) {
     super(message, options);
     this.name = 'SpikeshadeError';
     this.code = code;
+    this.why = options?.cause?.why;
   }
 }
 
@@ -24,11 +25,29 @@ function end(message) {
   waiting.clear();
 }
 
+const trapped = (error) => end(`the WebAssembly module ended (${error.message})`);
+
 /** A trap (out of memory, for one) shows nowhere else: it ends a task of the module's, whose promise stays open. */
 function watch({ error, reason = error }) {
-  if (reason instanceof WebAssembly.RuntimeError && String(reason.stack).includes('spikeshade')) {
-    end(`the WebAssembly module ended (${reason.message})`);
+  if (reason instanceof WebAssembly.RuntimeError && String(reason.stack).includes('spikeshade')) trapped(reason);
+}
+
+/** A module that uses what ours does: vectors, bulk memory, saturating conversions, references, several results. */
+const PROBE = 'AGFzbQEAAAABBgFgAAJ7fwMCAQAEBAFvAAEFAwEAAQoZARcAQQBBAEEB/AsAQwAAgD/8AMD9D0EACw==';
+
+/** Whether this browser's WebAssembly is new enough. */
+function supported() {
+  const bytes = Uint8Array.from(atob(PROBE), (c) => c.charCodeAt(0));
+  return typeof WebAssembly === 'object' && WebAssembly.validate(bytes);
+}
+
+/** What to say where the module cannot be had: the browser is too old, or what arrived is not the module. */
+function unavailable(cause) {
+  if (!supported()) {
+    const lacks = typeof WebAssembly === 'object' ? "this browser's WebAssembly is too old" : 'this browser has no WebAssembly, or has it turned off';
+    return new SpikeshadeError('unsupported', `${lacks}; Chrome and Edge 96, Firefox 89, Safari 16.4 and later ones have what it takes`, { cause });
   }
+  return new SpikeshadeError('network', `the WebAssembly module cannot be loaded (${cause.message}); check its address`, { cause });
 }
 
 function initialise(wasm = new URL('./spikeshade_wasm_bg.wasm', import.meta.url)) {
@@ -40,19 +59,16 @@ function initialise(wasm = new URL('./spikeshade_wasm_bg.wasm', import.meta.url)
     },
     (e) => {
       module = undefined;
-      throw new SpikeshadeError('network', `the WebAssembly module cannot be loaded (${e.message}); check its address`, {
-        cause: e,
-      });
+      throw unavailable(e);
     },
   );
   return module;
 }
 
 function wrapped(e) {
+  if (!ended && e instanceof WebAssembly.RuntimeError) trapped(e);
   if (ended) return ended;
-  if (e instanceof SpikeshadeError || typeof e?.code !== 'string') {
-    return e instanceof WebAssembly.RuntimeError ? new SpikeshadeError('internal', e.message, { cause: e }) : e;
-  }
+  if (e instanceof SpikeshadeError || typeof e?.code !== 'string') return e;
   return new SpikeshadeError(e.code, e.message, { cause: e });
 }
 
@@ -126,12 +142,14 @@ export class Spikeshade {
     signal?.throwIfAborted();
     onProgress(0, 1, 'prepare');
     const engine = await answered(() => Engine.load(model, name, device));
-    const loaded = new Spikeshade(engine, await describe(engine.device));
+    let loaded;
     try {
+      loaded = new Spikeshade(engine, await describe(engine.device));
       if (prepare) await loaded.#run(() => engine.prepare(1));
       signal?.throwIfAborted();
     } catch (e) {
-      loaded.free();
+      if (loaded) loaded.free();
+      else engine.free();
       throw e;
     }
     onProgress(1, 1, 'prepare');
@@ -184,11 +202,19 @@ export class Spikeshade {
     });
   }
 
+  why(input, question, options = {}) {
+    return this.#run(async (engine) => {
+      const values = this.#values(engine, input, options);
+      return JSON.parse(await engine.why(values, options.sequence, options.timesteps, JSON.stringify(question ?? null)));
+    });
+  }
+
   gradients(images, labels, options = {}) {
     return this.#run(async (engine) => {
       const frozen = options.statistics !== 'batch';
       const values = this.#values(engine, images, options);
-      const { gradients, ...result } = await engine.gradients(values, options.sequence, Float64Array.from(labels), !frozen);
+      const { sequence, timesteps } = options;
+      const { gradients, ...result } = await engine.gradients(values, sequence, timesteps, Float64Array.from(labels), !frozen);
       return { ...result, gradients: new Map(gradients.map(({ name, ...tensor }) => [name, tensor])) };
     });
   }
@@ -283,10 +309,10 @@ export class Trainer {
   }
 }
 
-/** What a device is: the module knows its name and kind, the browser its vendor. */
+/** What a device is: the module knows its kind, the browser its vendor and, hardly ever, its name. */
 async function describe(device) {
   if (device.kind === 'cpu') return { ...device, vendor: '', architecture: '' };
   const adapter = await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' });
-  const { vendor = '', architecture = '' } = adapter?.info ?? {};
-  return { ...device, name: device.name || [vendor, architecture].filter(Boolean).join(' ') || 'WebGPU', vendor, architecture };
+  const { vendor = '', architecture = '', description = '' } = adapter?.info ?? {};
+  return { ...device, name: description || [vendor, architecture].filter(Boolean).join(' ') || 'WebGPU', vendor, architecture };
 }

@@ -19,6 +19,8 @@ const FILES = [
   'style.css',
   'teach.js',
   'theme.js',
+  'why.css',
+  'why.js',
   'worker.js',
   'spikeshade/index.js',
   'spikeshade/mnist-2-64.safetensors',

@@ -10,43 +10,87 @@ import { Spikeshade } from './spikeshade/index.js';
 let net = null;
 /** @type {import('./spikeshade/index.js').Trainer | null} */
 let trainer = null;
+/** Resolves when the training has ended that runs or is about to; null while there is none. */
+let training = null;
+/** Loads that are under way: one after the other, so that the last one asked for is the one that stays. */
+let loading = Promise.resolve();
 /** A move to the GPU that is under way. */
 let moving = Promise.resolve();
 
 const describe = () => ({ config: net.config, adapter: net.adapterInfo() });
 
+const refused = (code, message) => Object.assign(new Error(message), { code });
+
+/** The model that there is. */
+function model() {
+  if (!net) throw refused('bad-input', 'no model is loaded; load one first');
+  return net;
+}
+
 function take(next) {
   net?.free();
   net = next;
-  trainer = null;
   next.lost.then(({ reason }) => {
     if (net === next) postMessage({ event: 'lost', reason });
   });
   return describe();
 }
 
+/** Says that there is a training from now on, until `end` is called. */
+function begin() {
+  let end;
+  const ended = new Promise((resolve) => (end = resolve));
+  training = {
+    ended,
+    end() {
+      trainer = training = null;
+      end();
+    },
+  };
+}
+
+/** What a training does; where it fails, the training has ended. */
+async function ofTraining(work) {
+  if (!trainer) throw refused('bad-input', 'no training has begun, or it has ended; start one first');
+  try {
+    return await work(trainer);
+  } catch (error) {
+    training?.end();
+    throw error;
+  }
+}
+
 const methods = {
-  /** Loads a model onto the processor, which is ready at once, in place of the one there is. */
+  /** Loads a model onto the processor, which is ready at once, in place of the one there is; not while a training runs. */
   async load(source) {
+    if (training) throw refused('busy', 'a training runs; let it end before another model is loaded');
     const onProgress = (loaded, total, stage) => postMessage({ event: 'progress', loaded, total, stage });
     const address = new URL('./spikeshade/mnist-2-64.safetensors', import.meta.url);
-    return take(await Spikeshade.load(source ?? address, { device: 'cpu', onProgress }));
+    const before = loading;
+    const loaded = before.then(() => Spikeshade.load(source ?? address, { device: 'cpu', onProgress })).then(take);
+    loading = loaded.catch(() => {});
+    return loaded;
   },
 
   /**
-   * Moves the model to the GPU. It goes on answering from where it is while the GPU gets ready. Null where another model has
-   * taken its place meanwhile.
+   * Moves the model to the GPU. It goes on answering from where it is while the GPU gets ready. Waits for a training that runs, and
+   * a training waits for it, so that what is learned is not replaced. Where there is no GPU the answer's adapter says why. Null
+   * where another model has taken its place meanwhile.
    * @param {'auto' | 'gpu'} device
    */
   async move(device) {
-    const before = net;
-    const gpu = net.save().then((bytes) => Spikeshade.load(bytes, { device }));
-    moving = gpu.catch(() => {});
-    const next = await gpu;
-    const superseded = net !== before;
-    if (!superseded && next.adapterInfo().kind === 'webgpu') return take(next);
-    next.free();
-    return superseded ? null : describe();
+    while (training) await training.ended;
+    const moved = (async () => {
+      const before = model();
+      const bytes = await before.save();
+      const next = await Spikeshade.load(bytes, { device });
+      if (net === before && next.adapterInfo().kind === 'webgpu') return take(next);
+      const adapter = next.adapterInfo();
+      next.free();
+      return net === before ? { ...describe(), adapter } : null;
+    })();
+    moving = moved.catch(() => {});
+    return moved;
   },
 
   /**
@@ -54,6 +98,7 @@ const methods = {
    * @param {ImageData | Float32Array} picture
    */
   async trace(picture) {
+    const net = model();
     const input = await net.input(picture);
     const { logits, layers, attention, operations } = await net.trace(input);
     const spiking = layers.filter(({ kind }) => kind !== 'real').map(({ name, kind, shape, ratePerTimestep, data }) => {
@@ -62,35 +107,55 @@ const methods = {
     return { input, logits, layers: spiking, attention, operations };
   },
 
+  /**
+   * Why a neuron fired, or did not.
+   * @param {Float32Array} input  What `trace` says that the network was given.
+   * @param {import('./spikeshade/index.js').Question} question
+   */
+  why: (input, question) => model().why(input, question),
+
   /** Milliseconds that one inference takes. @param {Float32Array} input */
-  time: async (input) => (await net.classify(input)).milliseconds,
+  time: async (input) => (await model().classify(input)).milliseconds,
 
   /** The likeliest class of each picture of a batch. @param {Float32Array} images */
   async predict(images) {
-    const { batch } = await net.classify(images);
+    const { batch } = await model().classify(images);
     return batch.map(([first]) => first.index);
   },
 
+  /** Begins a training of the model that is loaded or being loaded, on the GPU where a move to it is under way. */
   async startTraining(options) {
-    await moving;
-    trainer = await net.trainer(options);
+    if (training) throw refused('busy', 'a training runs already; let it end first');
+    begin();
+    try {
+      await loading;
+      await moving;
+      trainer = await model().trainer(options);
+    } catch (error) {
+      training.end();
+      throw error;
+    }
     return describe();
   },
 
-  step: (images, labels) => trainer.step(images, labels),
+  /** One step. Where it fails the training has ended. */
+  step: (images, labels) => ofTraining((trainer) => trainer.step(images, labels)),
 
-  async finishTraining() {
-    await trainer.finish();
-    trainer = null;
-  },
+  finishTraining: () =>
+    ofTraining(async (trainer) => {
+      await trainer.finish();
+      training.end();
+    }),
 
-  save: () => net.save(),
+  save: () => model().save(),
 };
 
 self.onmessage = async ({ data: { id, method, args } }) => {
   try {
     postMessage({ id, value: await methods[method](...args) });
   } catch (error) {
-    postMessage({ id, error: { code: error?.code ?? 'internal', message: String(error?.message ?? error) } });
+    const { code = 'internal', message = String(error), why } = error ?? {};
+    postMessage({ id, error: { code, message, why } });
   }
 };
+postMessage({ event: 'started' });

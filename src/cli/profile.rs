@@ -18,7 +18,7 @@ use crate::evaluate::{Tally, evaluate};
 use crate::insight::counts::Counts;
 use crate::insight::receipt::{Accuracy, COST_MODELS, CostModel, Operation, Receipt};
 use crate::insight::report::{Report, Sample, amount, comparison, html, joules};
-use crate::insight::why::{Question, why};
+use crate::insight::why::{Question, Why, why};
 use crate::layers::Options;
 use crate::model::Model;
 use crate::session::{Device, Input, Session};
@@ -148,6 +148,8 @@ impl Profile {
             true => Some(self.sample(&model, &device, &source, layer)?),
             false => None,
         };
+        let (sample, why) = sample.unzip();
+        let why = why.flatten();
         if let Some(out) = &self.out {
             let report =
                 Report { receipt: &receipt, config: model.config(), sample: sample.as_ref(), other: other.as_ref() };
@@ -160,8 +162,8 @@ impl Profile {
             if let Some(other) = &other {
                 document["compared_with"] = serde_json::to_value(other).context("writing the receipt")?;
             }
-            if let Some(why) = sample.as_ref().and_then(|s| s.why.as_ref()) {
-                document["why"] = why.as_str().into();
+            if let Some(why) = &why {
+                document["why"] = serde_json::to_value(why).context("writing the answer")?;
             }
             print_json(&document)?;
         } else {
@@ -169,9 +171,7 @@ impl Profile {
             if let Some(other) = &other {
                 print(&side_by_side(&receipt, other))?;
             }
-            if let Some(sample) = &sample
-                && let Some(why) = &sample.why
-            {
+            if let (Some(sample), Some(why)) = (&sample, &why) {
                 print(&format!("\n{}: {why}\n", crate::error::clip(&sample.name)))?;
             }
             if let Some(out) = &self.out {
@@ -293,8 +293,14 @@ impl Profile {
         Ok(receipt)
     }
 
-    /// One image in detail.
-    fn sample(&self, model: &Arc<Model>, device: &Device, source: &Source, layer: String) -> Result<Sample> {
+    /// One image in detail, and why the neuron that was asked for fired in it.
+    fn sample(
+        &self,
+        model: &Arc<Model>,
+        device: &Device,
+        source: &Source,
+        layer: String,
+    ) -> Result<(Sample, Option<Why>)> {
         let (image, name, label) = source.get(self.image)?;
         let mut session = Session::new(model.clone(), device.clone());
         let input = Input { batch: 1, timesteps: None, data: image };
@@ -303,7 +309,7 @@ impl Profile {
         let label = label.and_then(|label| usize::try_from(label).ok()).map(|label| class_name(model, label));
         let readouts = output.readouts.pop().unwrap_or_default();
         let answer = self.why.as_ref().map(|q| why(model, &input.data, &output.trace, q)).transpose()?;
-        Ok(Sample {
+        let sample = Sample {
             name,
             label,
             image: input.data,
@@ -311,8 +317,9 @@ impl Profile {
             trace: output.trace,
             layer,
             neurons: self.neurons.clone(),
-            why: answer.map(|why| why.to_string()),
-        })
+            why: answer.as_ref().map(Why::to_string),
+        };
+        Ok((sample, answer))
     }
 }
 

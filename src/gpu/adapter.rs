@@ -170,6 +170,14 @@ pub(super) fn capabilities(adapter: &wgpu::Adapter) -> Capabilities {
     }
 }
 
+/// What an adapter is called: browsers leave its name empty, and messages name it.
+pub(super) fn name(info: &wgpu::AdapterInfo) -> String {
+    match info.name.trim() {
+        "" => "the GPU".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
 fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
     let info = adapter.get_info();
     let (own, standard) = (adapter.limits(), wgpu::Limits::default());
@@ -215,6 +223,20 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
             ("cooperative-matrix", has.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         ],
         subgroup: (info.subgroup_min_size, info.subgroup_max_size),
-        name: info.name,
+        name: name(&info),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_without_a_name_is_called_the_gpu() {
+        let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::Other, wgpu::Backend::BrowserWebGpu);
+        for (given, called) in [("", "the GPU"), (" ", "the GPU"), (" llvmpipe ", "llvmpipe")] {
+            info.name = given.to_owned();
+            assert_eq!(name(&info), called);
+        }
     }
 }

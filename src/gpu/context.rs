@@ -67,10 +67,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn identity(info: &wgpu::AdapterInfo, variants: Variants) -> String {
+    let name = super::adapter::name(info);
     let driver = format!("{} {}", info.driver, info.driver_info);
     match variants {
-        Variants::Auto => format!("{}, {}", info.name, driver.trim()),
-        _ => format!("{}, {}, {variants:?} variants", info.name, driver.trim()),
+        Variants::Auto => format!("{name}, {}", driver.trim()),
+        _ => format!("{name}, {}, {variants:?} variants", driver.trim()),
     }
 }
 
@@ -91,7 +92,7 @@ impl Context {
         let Opening { limits, variants, cache } = opening;
         let adapter = adapters.all.get(index).ok_or_else(|| Error::Gpu(format!("there is no adapter {index}")))?;
         let info = adapter.get_info();
-        let name = info.name.clone();
+        let name = super::adapter::name(&info);
         let mut features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE);
         let capabilities = match variants {
             Variants::Auto => super::adapter::capabilities(adapter),

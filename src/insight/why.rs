@@ -3,6 +3,9 @@
 
 use std::fmt::{Display, Formatter};
 
+use serde::Serialize;
+
+use crate::insight::anatomy::Neurons;
 use crate::layers::conv_bn::ConvBn;
 use crate::layers::patch_splitting::ImageConvBn;
 use crate::model::Model;
@@ -12,7 +15,7 @@ use crate::tensor::Shape;
 use crate::{Error, Result};
 
 /// A neuron and a timestep.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Question {
     /// Its layer, e.g. `block.0.attn.q_lif`.
     pub layer: String,
@@ -20,6 +23,38 @@ pub struct Question {
     pub neuron: usize,
     /// From 1 on.
     pub timestep: usize,
+}
+
+impl Question {
+    /// The question of the neuron of `layer` at a line, a column and a channel.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the model has no such neuron.
+    pub fn at(model: &Model, layer: &str, place: [usize; 3], timestep: usize) -> Result<Question> {
+        let of = neurons_of(model, layer)?;
+        let [y, x, c] = place;
+        let Neurons { height, width, channels, .. } = of;
+        if y >= height || x >= width || c >= channels {
+            return Err(Error::Input(format!(
+                "{layer} has {height} lines, {width} columns and {channels} channels, the first of each is 0; line {y}, column \
+                 {x}, channel {c} is not among them"
+            )));
+        }
+        Ok(Question { layer: layer.to_owned(), neuron: (y * width + x) * channels + c, timestep })
+    }
+}
+
+/// The layer of neurons of that name.
+fn neurons_of(model: &Model, layer: &str) -> Result<Neurons> {
+    let mut known = model.anatomy().neurons;
+    match known.iter().position(|n| n.name == layer) {
+        Some(i) => Ok(known.swap_remove(i)),
+        None => {
+            let names: Vec<&str> = known.iter().map(|n| n.name.as_str()).collect();
+            let layer = crate::error::clip(layer);
+            Err(Error::Input(format!("there is no layer of neurons `{layer}`; there are {}", names.join(", "))))
+        }
+    }
 }
 
 impl std::str::FromStr for Question {
@@ -41,7 +76,7 @@ impl std::str::FromStr for Question {
 }
 
 /// One timestep of a membrane.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Moment {
     /// What was left of the timestep before, after its reset.
     pub before: f32,
@@ -54,23 +89,30 @@ pub struct Moment {
 }
 
 /// A part of a neuron's input.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Contribution {
-    /// Where it comes from.
+    /// Where it comes from, in words.
     pub from: String,
+    /// The layer that it comes from; `None` of the image and of constants.
+    pub layer: Option<String>,
+    /// Line, column and channel there (of the pool's output, where a pool is between); `None` of constants.
+    pub place: Option<[usize; 3]>,
     /// How much of the input it is.
     pub amount: f64,
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Why {
     /// The question.
+    #[serde(flatten)]
     pub question: Question,
     /// Line, column and channel of the neuron.
     pub place: [usize; 3],
     /// The firing threshold.
     pub threshold: f32,
+    /// Whether it fires -1 too, where the membrane is at -threshold or below.
+    pub ternary: bool,
     /// What a reset does.
     pub reset: String,
     /// The membrane at each timestep.
@@ -144,11 +186,15 @@ fn seen(shape: Shape, y: usize, x: usize) -> impl Iterator<Item = (usize, usize,
     })
 }
 
+/// A part that is there whatever fires.
+fn constant(from: String, amount: f32) -> Contribution {
+    Contribution { from, layer: None, place: None, amount: f64::from(amount) }
+}
+
 /// What `layer` makes of `spikes` at a place.
 fn of_spikes(layer: &ConvBn, spikes: &Spikes, t: usize, y: usize, x: usize, o: usize) -> Result<Vec<Contribution>> {
     let (weights, shift) = layer.row(o);
-    let mut parts =
-        vec![Contribution { from: format!("batch norm's shift of {}", layer.name()), amount: f64::from(shift) }];
+    let mut parts = vec![constant(format!("batch norm's shift of {}", layer.name()), shift)];
     let places: Vec<(usize, usize, usize)> = match layer.taps() {
         9 => seen(spikes.shape, y, x).collect(),
         _ => vec![(0, y, x)],
@@ -158,9 +204,13 @@ fn of_spikes(layer: &ConvBn, spikes: &Spikes, t: usize, y: usize, x: usize, o: u
             let s = spikes.at(t, v, u, c)?;
             if s != 0.0 {
                 let name = spikes.name.trim_start_matches("s.");
-                let name = if spikes.pooled { format!("{name} (pooled)") } else { name.to_owned() };
-                let from = format!("{name}, line {v}, column {u}, channel {c}");
-                parts.push(Contribution { from, amount: f64::from(s) * f64::from(of_channel[tap]) });
+                let pooled = if spikes.pooled { " (pooled)" } else { "" };
+                parts.push(Contribution {
+                    from: format!("{name}{pooled}, line {v}, column {u}, channel {c}"),
+                    layer: Some(name.to_owned()),
+                    place: Some([v, u, c]),
+                    amount: f64::from(s) * f64::from(of_channel[tap]),
+                });
             }
         }
     }
@@ -170,12 +220,16 @@ fn of_spikes(layer: &ConvBn, spikes: &Spikes, t: usize, y: usize, x: usize, o: u
 fn of_image(layer: &ImageConvBn, image: &[f32], side: usize, (y, x, o): (usize, usize, usize)) -> Vec<Contribution> {
     let (weights, shift) = layer.row(o);
     let shape = Shape { steps: 1, batch: 1, height: side, width: side, channels: layer.inputs() };
-    let mut parts = vec![Contribution { from: "batch norm's shift".to_owned(), amount: f64::from(shift) }];
+    let mut parts = vec![constant("batch norm's shift".to_owned(), shift)];
     for (tap, v, u) in seen(shape, y, x) {
         for (c, of_channel) in weights.chunks_exact(9).enumerate() {
             let pixel = image.get((c * side + v) * side + u).copied().unwrap_or(0.0);
-            let from = format!("pixel in line {v}, column {u}, channel {c}, of value {pixel:.3}");
-            parts.push(Contribution { from, amount: f64::from(pixel) * f64::from(of_channel[tap]) });
+            parts.push(Contribution {
+                from: format!("pixel in line {v}, column {u}, channel {c}, of value {pixel:.3}"),
+                layer: None,
+                place: Some([v, u, c]),
+                amount: f64::from(pixel) * f64::from(of_channel[tap]),
+            });
         }
     }
     parts
@@ -193,11 +247,7 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
     let trace = &Trace(trace);
     let config = model.config();
     let layer = question.layer.as_str();
-    let known = model.anatomy().neurons;
-    let Some(of) = known.iter().find(|n| n.name == layer) else {
-        let names: Vec<&str> = known.iter().map(|n| n.name.as_str()).collect();
-        return Err(Error::Input(format!("there is no layer of neurons `{layer}`; there are {}", names.join(", "))));
-    };
+    let of = neurons_of(model, layer)?;
     if question.neuron as u64 >= of.len() {
         let n = of.len();
         return Err(Error::Input(format!("{layer} has {n} neurons, the first is 0; {} is none", question.neuron)));
@@ -227,9 +277,15 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
 
     let (stem, blocks) = model.parts();
     let mut note = String::new();
+    let of_residual = |name: &str, amount: f64| Contribution {
+        from: format!("the residual, {name}"),
+        layer: Some(name.to_owned()),
+        place: Some([y, x, c]),
+        amount,
+    };
     let residual = |name: &str| -> Result<Contribution> {
         let amount = f64::from(trace.at(name, t, token, c)?);
-        Ok(Contribution { from: format!("the residual, {}", name.trim_start_matches("u.")), amount })
+        Ok(of_residual(name.trim_start_matches("u."), amount))
     };
     let stage3 = |y: usize, x: usize| {
         let spikes = Spikes::new(trace, "patch_embed.proj_lif2", stem.pooling_stat[2])?;
@@ -283,8 +339,7 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
             "shortcut_lif" if i == 0 => {
                 let spikes = Spikes::new(trace, "patch_embed.proj_lif3", false)?;
                 let mut parts = of_spikes(&stem.rpe, &spikes, t, y, x, c)?;
-                let amount = sum(&pooled3()?.2);
-                parts.push(Contribution { from: "the residual, patch_embed.proj_conv3".to_owned(), amount });
+                parts.push(of_residual("patch_embed.proj_conv3", sum(&pooled3()?.2)));
                 parts
             }
             "shortcut_lif" => {
@@ -314,8 +369,13 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
                             score += f64::from(trace.at(&format!("k.{name}"), t, m, i)?);
                         }
                     }
-                    let from = format!("token in line {}, column {}, of value {value:+}", m / of.width, m % of.width);
-                    parts.push(Contribution { from, amount: score * f64::from(value) });
+                    let (v, u) = (m / of.width, m % of.width);
+                    parts.push(Contribution {
+                        from: format!("token in line {v}, column {u}, of value {value:+}"),
+                        layer: Some(format!("{name}.v_lif")),
+                        place: Some([v, u, c]),
+                        amount: score * f64::from(value),
+                    });
                 }
                 parts
             }
@@ -343,6 +403,7 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
         question: question.clone(),
         place: [y, x, c],
         threshold: neuron.v_threshold,
+        ternary: of.ternary,
         reset,
         path,
         input,

@@ -13,7 +13,7 @@ use crate::model::InputShape;
 use crate::outputs::{OutputTensor, Outputs};
 use crate::program::Program;
 use crate::recording::{Constant, Recording};
-use crate::session::{Device, Input, channel_last};
+use crate::session::{Device, Input, channel_last, shape_of};
 use crate::tensor::Element;
 use crate::{Error, Result};
 
@@ -33,6 +33,8 @@ pub enum Statistics {
 pub struct Options {
     /// Batch norm's statistics.
     pub statistics: Statistics,
+    /// Other timesteps than the model's, for images.
+    pub timesteps: Option<usize>,
     /// The attention's order; `None` takes the cheaper.
     pub order: Option<Order>,
     /// Keep only packed spikes and the residual membranes between blocks for backward, and make the rest again.
@@ -74,8 +76,7 @@ pub async fn gradients(
     let config = &checkpoint.config;
     config.validate()?;
     checkpoint.fitting(&config.parameters(), "the model's checkpoint")?;
-    let timesteps = input.timesteps.unwrap_or(config.timesteps);
-    let shape = InputShape { timesteps, batch: input.batch, sequence: input.timesteps.is_some() };
+    let shape = shape_of(input, options.timesteps, config)?;
     check_batch(config, input, labels)?;
     let (recording, _) = record(checkpoint, shape, options, device.limits())?;
     let pixels = channel_last(input, 0, input.batch, config.in_chans, config.img_size * config.img_size);

@@ -585,7 +585,7 @@ fn record(checkpoint: &Checkpoint, settings: Settings, limits: Limits) -> Result
         order: settings.order,
         recompute: settings.recompute,
         count: true,
-        trace: false,
+        ..Options::default()
     };
     let pass = pass::record(&mut r, checkpoint, &places, inputs, input.timesteps, options, limits)?;
     r.output("loss", &[pass.loss]);

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use js_sys::{Array, Function};
+use js_sys::{Array, Function, Reflect};
 use serde::Deserialize;
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
@@ -22,7 +22,8 @@ use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::config::Config;
 use crate::data::{Invert, Picture, Preparation};
 use crate::gpu::{AdapterKind, Adapters, Context};
-use crate::insight::receipt::{COST_MODELS, Receipt};
+use crate::insight::receipt::{COST_MODELS, CostModel, Receipt};
+use crate::insight::why::{Question, why};
 use crate::layers::Options;
 use crate::model::Model;
 use crate::outputs::{OutputTensor, Values};
@@ -52,7 +53,7 @@ pub struct Engine {
     checkpoint: Checkpoint,
     session: Session,
     training: Option<Training>,
-    notice: Option<String>,
+    fallback: Option<Fallback>,
 }
 
 /// A training that has begun.
@@ -122,6 +123,31 @@ impl TrainingOptions {
     }
 }
 
+/// A neuron and a timestep, as the package's `Question` has them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    layer: String,
+    timestep: usize,
+    neuron: Option<usize>,
+    line: Option<usize>,
+    column: Option<usize>,
+    channel: Option<usize>,
+}
+
+impl Asked {
+    fn question(self, model: &Model) -> Result<Question> {
+        let Asked { layer, timestep, .. } = self;
+        match (self.neuron, self.line, self.column, self.channel) {
+            (Some(neuron), None, None, None) => Ok(Question { layer, neuron, timestep }),
+            (None, Some(y), Some(x), Some(c)) => Question::at(model, &layer, [y, x, c], timestep),
+            _ => {
+                Err(Error::Input("the question: it takes `neuron`, or else `line`, `column` and `channel`".to_owned()))
+            }
+        }
+    }
+}
+
 /// A batch as a page gives it: `[B, C, H, W]` or, with `sequence` timesteps, `[T, B, C, H, W]`.
 fn input(data: Vec<f32>, sequence: Option<usize>, config: &Config) -> Result<Input> {
     let image = config.in_chans * config.img_size * config.img_size * sequence.unwrap_or(1);
@@ -143,9 +169,9 @@ impl Engine {
         let checkpoint = Checkpoint::from_bytes(&bytes, &what, false).map_err(|e| failed(&e))?;
         drop(bytes);
         let model = Model::new(&checkpoint).map_err(|e| failed(&e))?;
-        let (device, notice) = open(&device).await?;
+        let (device, fallback) = open(&device).await?;
         let session = Session::new(Arc::new(model), device);
-        Ok(Engine { checkpoint, session, training: None, notice })
+        Ok(Engine { checkpoint, session, training: None, fallback })
     }
 
     /// The model's configuration, as JSON.
@@ -160,7 +186,7 @@ impl Engine {
         serde_json::json!(self.checkpoint.metadata).to_string()
     }
 
-    /// `{ kind, name, software, notice }`.
+    /// `{ kind, name, software, why, notice }`.
     #[wasm_bindgen(getter)]
     pub fn device(&self) -> JsValue {
         let (kind, software) = match self.session.device() {
@@ -171,7 +197,8 @@ impl Engine {
             ("kind", kind.into()),
             ("name", self.session.device().name().into()),
             ("software", software.into()),
-            ("notice", self.notice.clone().map_or(JsValue::NULL, JsValue::from)),
+            ("why", self.fallback.as_ref().map_or(JsValue::NULL, |f| f.why.into())),
+            ("notice", self.fallback.as_ref().map_or(JsValue::NULL, |f| f.notice.as_str().into())),
         ])
     }
 
@@ -244,15 +271,29 @@ impl Engine {
         Ok(Traced { summary, tensors: output.trace })
     }
 
+    /// Why a neuron fired, or did not, in a run of one image: [`insight::why`](crate::insight::why)'s answer as JSON, to the
+    /// package's `Question`, as JSON too.
+    pub async fn why(
+        &mut self,
+        data: Vec<f32>,
+        sequence: Option<usize>,
+        timesteps: Option<usize>,
+        question: String,
+    ) -> Result<String, JsValue> {
+        let answer = self.answer(data, sequence, timesteps, &question).await;
+        self.settle(answer).await
+    }
+
     /// Loss and gradients of a batch: `{ loss, logits, gradients: [{ name, shape, data }] }`.
     pub async fn gradients(
         &mut self,
         data: Vec<f32>,
         sequence: Option<usize>,
+        timesteps: Option<usize>,
         labels: Vec<f64>,
         batch_statistics: bool,
     ) -> Result<JsValue, JsValue> {
-        let result = self.backward(data, sequence, labels, batch_statistics).await;
+        let result = self.backward(data, sequence, timesteps, labels, batch_statistics).await;
         let found = self.settle(result).await?;
         let of = |(name, tensor): (&String, &Tensor)| {
             object([
@@ -347,17 +388,40 @@ impl Engine {
         Ok((output, milliseconds))
     }
 
+    async fn answer(
+        &mut self,
+        data: Vec<f32>,
+        sequence: Option<usize>,
+        timesteps: Option<usize>,
+        question: &str,
+    ) -> Result<String> {
+        let asked: Asked = serde_json::from_str(question).map_err(|e| Error::Input(format!("the question: {e}")))?;
+        let images = input(data.clone(), sequence, &self.checkpoint.config)?.batch;
+        if images != 1 {
+            return Err(Error::Input(format!("{images} images; ask about one of them")));
+        }
+        // Before a run, as it costs nothing.
+        self.update().await?;
+        let question = asked.question(self.session.model())?;
+        let options = Options { trace: true, ..Options::default() };
+        let (output, _) = self.run(data.clone(), sequence, timesteps, options).await?;
+        let answer = why(self.session.model(), &data, &output.trace, &question)?;
+        let json = serde_json::to_value(&answer).map_err(|e| Error::Input(format!("the answer: {e}")))?;
+        Ok(json.to_string())
+    }
+
     async fn backward(
         &mut self,
         data: Vec<f32>,
         sequence: Option<usize>,
+        timesteps: Option<usize>,
         labels: Vec<f64>,
         batch_statistics: bool,
     ) -> Result<Gradients> {
         self.update().await?;
         let input = input(data, sequence, &self.checkpoint.config)?;
         let statistics = if batch_statistics { Statistics::Batch } else { Statistics::Running };
-        let options = crate::train::Options { statistics, ..Default::default() };
+        let options = crate::train::Options { statistics, timesteps, ..Default::default() };
         gradients(self.session.device(), &self.checkpoint, &input, &whole(&labels)?, options).await
     }
 
@@ -482,8 +546,28 @@ fn counted() -> Options {
     Options { count: true, ..Options::default() }
 }
 
-/// The device and a line for the user where `auto` fell back.
-async fn open(device: &str) -> Result<(Device, Option<String>), JsValue> {
+/// Why a model is not on a GPU that was to be: a word for programs and a line for people.
+struct Fallback {
+    why: &'static str,
+    notice: String,
+}
+
+/// Why there is no adapter. Where a page is not secure a browser hides WebGPU, which then says nothing of the browser.
+fn no_adapter() -> (&'static str, &'static str) {
+    let of = |object: &JsValue, name: &str| Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED);
+    let global = js_sys::global();
+    let gpu = of(&of(&global, "navigator"), "gpu");
+    if !gpu.is_falsy() {
+        ("no-adapter", "this browser offers no WebGPU adapter")
+    } else if of(&global, "isSecureContext") == JsValue::FALSE {
+        ("insecure", "WebGPU needs https or localhost, and this page came over plain http")
+    } else {
+        ("no-webgpu", "this browser has no WebGPU")
+    }
+}
+
+/// The device, and why it is no GPU where `auto` fell back.
+async fn open(device: &str) -> Result<(Device, Option<Fallback>), JsValue> {
     let adapters = match device {
         "cpu" => return Ok((Device::Cpu, None)),
         "auto" | "gpu" => Adapters::enumerate().await,
@@ -492,27 +576,32 @@ async fn open(device: &str) -> Result<(Device, Option<String>), JsValue> {
             return Err(thrown("bad-input", &why));
         }
     };
-    let none = "this browser offers no WebGPU adapter";
     let found = adapters.describe();
-    let why = match (device, found.first()) {
+    let (why, notice) = match (device, found.first()) {
         ("gpu", None) => {
-            let why = format!("{none}; load with `device: 'cpu'`, or use a browser with WebGPU on a secure page");
-            return Err(thrown("no-webgpu", &why));
+            let (why, told) = no_adapter();
+            let error = thrown("no-webgpu", &format!("{told}; load with `device: 'cpu'`"));
+            let _ = Reflect::set(&error, &"why".into(), &why.into());
+            return Err(error);
         }
         ("gpu", _) => {
             let context = Context::open(&adapters, 0).await.map_err(|e| failed(&e))?;
             return Ok((Device::Gpu(context), None));
         }
-        (_, None) => none.to_owned(),
+        (_, None) => {
+            let (why, told) = no_adapter();
+            (why, told.to_owned())
+        }
         (_, Some(adapter)) if adapter.kind == AdapterKind::Software => {
-            "the browser's WebGPU adapter is a software driver".to_owned()
+            ("software", "the browser's WebGPU adapter is a software driver".to_owned())
         }
         _ => match Context::open(&adapters, 0).await {
             Ok(context) => return Ok((Device::Gpu(context), None)),
-            Err(e) => e.to_string(),
+            Err(e) => ("refused", e.to_string()),
         },
     };
-    Ok((Device::Cpu, Some(format!("{why}; running on the processor in WebAssembly"))))
+    let notice = format!("{notice}; running on the processor in WebAssembly");
+    Ok((Device::Cpu, Some(Fallback { why, notice })))
 }
 
 /// A run of which everything was kept.
@@ -555,11 +644,18 @@ fn summary(model: &Model, output: &Output, milliseconds: f64) -> Result<JsValue>
     });
     let none = || Error::Input("the run has counted nothing".to_owned());
     let receipt = Receipt::new(model, "", output.census.as_ref().ok_or_else(none)?)?;
-    let (additions, macs) = (receipt.totals.acs as f64, receipt.totals.macs as f64);
-    // One pass over each image, or over each frame of a sequence.
-    let passes = receipt.images * if receipt.sequence { receipt.timesteps as u64 } else { 1 };
-    let dense = (receipt.totals.dense_network_macs * passes) as f64;
-    let cost = &COST_MODELS[0];
+    let counted = |name: &str| receipt.counting(name).ok_or_else(none);
+    let (spiking, dense) = (counted("exact")?, counted("dense")?);
+    // A dense network passes once over each image, or over each frame of a sequence.
+    let images = receipt.images as f64;
+    let passes = images * if receipt.sequence { receipt.timesteps as f64 } else { 1.0 };
+    let energies = |cost: &CostModel| {
+        object([
+            ("spiking_pJ", (images * cost.energy(spiking.macs, spiking.acs, spiking.updates)).into()),
+            ("dense_pJ", (passes * cost.energy(dense.macs, dense.acs, dense.updates)).into()),
+        ])
+    };
+    let with_memory = CostModel::named("45nm-f32-sram")?;
     Ok(object([
         ("milliseconds", milliseconds.into()),
         ("logits", floats(&output.logits.concat())),
@@ -569,17 +665,13 @@ fn summary(model: &Model, output: &Output, milliseconds: f64) -> Result<JsValue>
         (
             "operations",
             object([
-                ("additions", additions.into()),
-                ("macs", macs.into()),
-                ("denseMacs", dense.into()),
+                ("additions", (receipt.totals.acs as f64).into()),
+                ("macs", (receipt.totals.macs as f64).into()),
+                ("denseMacs", (passes * dense.macs).into()),
                 ("updates", (receipt.totals.updates as f64).into()),
-                (
-                    "energy",
-                    object([
-                        ("spiking_pJ", cost.energy(macs, additions, 0.0).into()),
-                        ("dense_pJ", cost.energy(dense, 0.0, 0.0).into()),
-                    ]),
-                ),
+                ("denseUpdates", (passes * dense.updates).into()),
+                ("energy", energies(&COST_MODELS[0])),
+                ("energyWithMemory", energies(with_memory)),
             ]),
         ),
     ]))

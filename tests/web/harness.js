@@ -33,9 +33,11 @@ function located(pathname) {
   return file.startsWith(root) ? file : undefined;
 }
 
-/** Serves the site; `/blank` is an empty page. */
+/** Serves the site; `/blank` is an empty page. `answered` says how many requests it got. */
 export async function serve() {
+  let requests = 0;
   const server = http.createServer((request, response) => {
+    requests += 1;
     const { pathname } = new URL(request.url, 'http://localhost');
     if (pathname === '/blank' || pathname === '/favicon.ico') {
       response.writeHead(pathname === '/blank' ? 200 : 204, { 'content-type': 'text/html' });
@@ -48,7 +50,7 @@ export async function serve() {
     response.writeHead(200, { 'content-type': type, 'content-length': bytes.length }).end(bytes);
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { origin: `http://localhost:${server.address().port}`, close: () => server.close() };
+  return { origin: `http://localhost:${server.address().port}`, answered: () => requests, close: () => server.close() };
 }
 
 // Dawn clears workgroup memory ahead of every kernel, for which SwiftShader's compiler takes fifteen times as long as for the
@@ -57,11 +59,11 @@ const webgpu = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '-
 const quiet = ['--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run', '--disable-quic'];
 
 /** Headless Chromium, with SwiftShader behind WebGPU unless it is to have none. */
-export function launch({ gpu = true } = {}) {
+export function launch({ gpu = true, args = [] } = {}) {
   const sandbox = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
   return chromium.launch({
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: [...quiet, ...sandbox, ...(gpu ? webgpu : [])],
+    args: [...quiet, ...sandbox, ...(gpu ? webgpu : []), ...args],
   });
 }
 

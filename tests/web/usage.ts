@@ -18,6 +18,9 @@ export async function use(canvas: HTMLCanvasElement, signal: AbortSignal): Promi
     console.log(first, kind === 'real' ? values.length : ratePerTimestep?.[0], shape[4]);
   }
   console.log(trace.operations.energy.spiking_pJ, trace.attention[0]!.map.length, model.config.class_names?.[0]);
+  const { path, contributions, ternary } = await model.why(picture, { layer: 'head_lif', line: 0, column: 1, channel: 2, timestep: 1 });
+  const fired: -1 | 0 | 1 = path[0]!.spike;
+  console.log(fired, ternary, contributions[0]?.place?.[2], (await model.why(given, { layer: 'head_lif', neuron: 3, timestep: 1 })).note);
   const trainer = await model.trainer({ optimizer: { kind: 'sgd', momentum: 0.9 }, addClasses: ['star'] });
   const { loss } = await trainer.step([picture], new Uint8Array([10]), { learningRate: loss0(trace.logits) });
   console.log(loss, (await trainer.finish()) === model);
@@ -35,6 +38,8 @@ export async function use(canvas: HTMLCanvasElement, signal: AbortSignal): Promi
   }
   // @ts-expect-error A model is made by `load`.
   new Spikeshade();
+  // @ts-expect-error A neuron is missing.
+  await model.why(picture, { layer: 'head_lif', timestep: 1 });
   // @ts-expect-error No such device.
   await Spikeshade.load('m', { device: 'tpu' });
   return undefined;
