@@ -1,6 +1,7 @@
 //! A recording: the flat list of ops that a model is for one input shape, and the tensors between them. Both executors run
 //! it: [`crate::gpu::Plan`] turns each op into dispatches, [`crate::reference::Executor`] calls each op's twin.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::aligned::Aligned;
@@ -100,19 +101,32 @@ pub struct Recording {
 pub(crate) struct Counter {
     /// The tensor that is counted, or the attention layer.
     pub name: String,
-    /// The counters.
+    /// The counters, or where a software driver runs the plan the tensor itself: there the host counts it in less time than a dispatch
+    /// takes.
     pub id: TensorId,
     /// What they are.
     pub counted: Counted,
+}
+
+impl Counter {
+    /// What is read back.
+    fn read(&self) -> impl Iterator<Item = TensorId> {
+        let values = match self.counted {
+            Counted::Pairs { values, .. } => values,
+            Counted::Spikes { .. } => None,
+        };
+        std::iter::once(self.id).chain(values)
+    }
 }
 
 /// What counters count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counted {
     /// Spikes: of neurons, or what a pool or a comparison with zero made of them.
-    Spikes { layout: Layout, neurons: bool },
-    /// Pairs of keys and values of an attention layer of that shape.
-    Pairs { shape: Shape, heads: usize, order: Order },
+    Spikes { layout: Layout, neurons: bool, by_host: bool },
+    /// Pairs of keys and values of an attention layer of that shape; where the host counts them these are the values, beside the
+    /// keys.
+    Pairs { shape: Shape, heads: usize, order: Order, values: Option<TensorId> },
 }
 
 impl Recording {
@@ -236,13 +250,14 @@ impl Recording {
         let outputs = self.outputs.iter().flat_map(|o| o.windows.iter().copied()).chain(self.counts);
         let mut groups: Vec<Vec<TensorId>> = outputs.map(|id| vec![id]).collect();
         let mut bytes = u64::MAX;
-        for counter in &self.census {
-            let own = self.get(counter.id).bytes();
+        let mut seen: HashSet<TensorId> = groups.iter().flatten().copied().collect();
+        for id in self.census.iter().flat_map(Counter::read).filter(|&id| seen.insert(id)) {
+            let own = self.get(id).bytes();
             bytes = bytes.saturating_add(own);
             match groups.last_mut() {
-                Some(group) if bytes <= most => group.push(counter.id),
+                Some(group) if bytes <= most => group.push(id),
                 _ => {
-                    groups.push(vec![counter.id]);
+                    groups.push(vec![id]);
                     bytes = own;
                 }
             }
@@ -260,7 +275,7 @@ impl Recording {
             }
         }
         let outputs = self.outputs.iter().flat_map(|o| o.windows.iter().copied());
-        let counters = self.census.iter().map(|c| c.id);
+        let counters = self.census.iter().flat_map(Counter::read);
         for id in outputs.chain(self.counts).chain(counters).chain(self.inputs.iter().copied()) {
             last[self.place(id).0.0] = usize::MAX;
         }

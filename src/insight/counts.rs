@@ -1,10 +1,12 @@
-//! Counts of a run, made by the device (`spike_census`, `attention_census`): exact integers that add up over the parts of a batch and
-//! over the batches of a data set.
+//! Counts of a run, made by the device (`spike_census`, `attention_census`) or, beside a software driver, by their twins: exact
+//! integers that add up over the parts of a batch and over the batches of a data set.
 
 use crate::kernels::attention::Order;
 use crate::kernels::spike_census::Layout;
 use crate::outputs::{LayerCount, Raw};
 use crate::recording::{Counted, Recording, TensorId};
+use crate::reference::attention_census::key_value_pairs;
+use crate::reference::spike_census::spike_census;
 use crate::tensor::{Shape, words};
 use crate::{Error, Result};
 
@@ -233,9 +235,14 @@ impl Counts {
         let (mut counts, mut channels) = (Counts::default(), Vec::<(&str, ChannelCounts)>::new());
         let mut pairs: Vec<(&str, Shape, usize, Order, Vec<u64>)> = Vec::new();
         for counter in &recording.census {
-            let Raw::Packed(values) = raw(counter.id) else { continue };
+            let Raw::Packed(mut values) = raw(counter.id) else { continue };
             match &counter.counted {
-                Counted::Spikes { layout, neurons } => {
+                Counted::Spikes { layout, neurons, by_host } => {
+                    if *by_host {
+                        let mut counters = vec![0; words(layout.counters().channels)];
+                        spike_census(&values, layout, &mut counters);
+                        values = counters;
+                    }
                     let (of_neurons, of_channels) = values.split_at(layout.step_counts() + layout.neuron_words());
                     if layout.channels {
                         channels.push((&counter.name, ChannelCounts::new(layout, of_channels)));
@@ -246,8 +253,11 @@ impl Counts {
                         counts.spikes.push(spike_counts(&counter.name, *neurons, layout, of_neurons));
                     }
                 }
-                Counted::Pairs { shape, heads, order } => {
-                    let sums = values.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect();
+                Counted::Pairs { shape, heads, order, values: of_host } => {
+                    let sums = match of_host.map(&mut raw) {
+                        Some(Raw::Packed(v)) => key_value_pairs(&values, &v, *shape, shape.channels / heads),
+                        _ => values.chunks_exact(2).map(|w| u64::from(w[0]) | u64::from(w[1]) << 32).collect(),
+                    };
                     pairs.push((&counter.name, *shape, *heads, *order, sums));
                 }
             }

@@ -81,9 +81,14 @@ impl Attention {
         }
         r.census(q, true, false, true);
         r.census(keys, false, true, true);
-        let pairs = r.recording.tensor(format!("{} counters", self.name), Element::Spikes, pairs_shape(k.shape));
         let (layer, head_dim) = (self.name.clone(), k.shape.channels / self.num_heads);
-        let counted = Counted::Pairs { shape: k.shape, heads: self.num_heads, order };
+        let by_host = r.capabilities.software;
+        let counted = Counted::Pairs { shape: k.shape, heads: self.num_heads, order, values: by_host.then_some(v) };
+        if by_host {
+            r.recording.census.push(Counter { name: layer, id: keys, counted });
+            return;
+        }
+        let pairs = r.recording.tensor(format!("{} counters", self.name), Element::Spikes, pairs_shape(k.shape));
         r.recording.census.push(Counter { name: layer.clone(), id: pairs, counted });
         r.recording.push(KeyValuePairs { layer, keys, v, out: pairs, head_dim });
     }

@@ -155,8 +155,13 @@ impl Recorder {
         }
         let tensor = self.recording.get(id);
         let (name, layout) = (tensor.name.clone(), Layout::new(tensor, counted, channels));
+        let by_host = self.capabilities.software;
+        let counted = Counted::Spikes { layout, neurons, by_host };
+        if by_host {
+            self.recording.census.push(Counter { name, id, counted });
+            return;
+        }
         let out = self.recording.tensor(format!("{name} counters"), Element::Spikes, layout.counters());
-        let counted = Counted::Spikes { layout, neurons };
         self.recording.census.push(Counter { name: name.clone(), id: out, counted });
         self.recording.push(SpikeCensusOp { layer: name, input: id, out, layout });
     }
