@@ -158,7 +158,7 @@ const overlap = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) 
 /** What of the page's first screen a notice covers. */
 async function covered(page) {
   const [notice] = await boxes(page, '#notice');
-  const others = await boxes(page, 'header button, .first button, .first label, .first canvas, #answer, #sure, #second, #bars li');
+  const others = await boxes(page, 'header button, .first button, .first label, .first canvas, .glyph, #sure, #second, #bars li');
   assert.ok(notice && others.length > 20);
   return others.filter((other) => overlap(notice, other)).map(({ name }) => name);
 }
@@ -906,6 +906,10 @@ describe('when something is missing or fails', () => {
           await page.evaluate(() => scrollTo(0, 0));
           assert.deepEqual(await covered(page), []);
           await shot(page, `${name}-light-no-adapter`);
+          for (const width of [320, 600, 768, 1000, 1100]) {
+            await page.setViewportSize({ width, height: 844 });
+            assert.deepEqual(await covered(page), [], `${width} px wide`);
+          }
           await page.click('#notice-action');
           await noticeSaid(page, 'Running on the processor.');
         },
