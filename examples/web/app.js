@@ -5,6 +5,7 @@
  */
 
 import { Attention } from './attention.js';
+import { knowsDigits } from './course.js';
 import { drawDigit } from './digits.js';
 import { Engine } from './engine.js';
 import { Pad } from './pad.js';
@@ -50,8 +51,14 @@ const page = {
   /** The model's bytes, or null for the built-in one. @type {Uint8Array | null} */
   source: null,
   device: options.get('device') ?? 'auto',
+  /** Whether the engine has the model that `config` describes. */
+  ready: false,
+  /** Whether the network is training. */
   busy: false,
-  loading: false,
+  /** Models that are being loaded or wait for it. */
+  loading: 0,
+  /** Models loaded so far, which tells one from the next. */
+  model: 0,
 };
 
 const pad = new Pad($('pad'));
@@ -66,31 +73,34 @@ const raster = new Raster($('strips'), {
 const attention = new Attention($('heads'));
 const teach = new Teach({
   engine: () => page.engine,
-  config: () => page.config,
+  config: () => (page.ready ? page.config : null),
+  loading: () => page.loading > 0,
+  model: () => page.model,
   input: (strokes, pen) => inputOf(strokes, pen),
   say,
   onbusy(busy) {
     page.busy = busy;
-    if (!busy) request();
+    $('timing').textContent = busy ? 'Training: it reads your drawing between two steps' : '\u00a0';
+    request();
   },
-  async ontaught(described) {
-    const { engine } = page;
+  onbegun(described) {
     adopt(described);
     request();
-    try {
-      // What has been learnt survives a lost device.
-      page.source = await engine.call('save');
-    } catch (error) {
-      fail(error, engine);
-    }
+  },
+  // The drawing on the pad is read as the network learns.
+  onmeasured: request,
+  ontaught(bytes) {
+    // What has been learnt survives a lost device.
+    page.source = bytes;
   },
   async onfailed(error, engine) {
     // A training that ended halfway leaves another model behind.
-    if (engine === page.engine && !restarting.has(error.code)) await load();
-    await fail(error, engine);
+    const second = engine === page.engine && !restarting.has(error.code) ? await load({ tell: false }) : null;
+    await fail(error, engine, second);
   },
   onreset: () => load({ source: null, said: 'The built-in model again, as it was.' }),
   ontry() {
+    touch();
     pad.clear();
     $('draw').scrollIntoView({ behavior: still.matches ? 'instant' : 'smooth' });
     $('pad').focus({ preventScroll: true });
@@ -108,7 +118,7 @@ function inputOf(strokes, pen) {
 /** What is on the pad: strokes as the network takes them, or an image that the library prepares as it does files. */
 function read() {
   if (!pad.picture && page.config.in_chans === 1) return inputOf(pad.strokes);
-  const source = pad.picture ?? $('pad');
+  const source = pad.picture ?? pad.copy();
   const scale = Math.min(1, 512 / Math.max(source.width, source.height));
   const [width, height] = [source.width, source.height].map((v) => Math.max(1, Math.round(v * scale)));
   const context = new OffscreenCanvas(width, height).getContext('2d');
@@ -135,16 +145,18 @@ function seenIn(input) {
 let wanted = false;
 let running = false;
 let resting = 0;
+let waiting = 0;
 
 function request() {
   wanted = true;
   document.documentElement.dataset.state = 'busy';
+  wait();
   if (!running) requestAnimationFrame(infer);
 }
 
 async function infer() {
-  const { engine } = page;
-  if (running || !wanted || !engine || !page.config || page.busy || page.loading) return;
+  const { engine, model } = page;
+  if (running || !wanted || !page.ready || page.loading) return;
   wanted = false;
   clearTimeout(resting);
   if (pad.empty) {
@@ -153,11 +165,13 @@ async function infer() {
     return;
   }
   running = true;
+  wait();
   try {
     const result = await engine.call('trace', read());
-    if (engine === page.engine && !pad.empty && !page.loading) {
+    if (engine === page.engine && model === page.model && !pad.empty && !page.loading) {
       show(result);
-      resting = setTimeout(time, 250, engine, result.input);
+      if (!page.busy) resting = setTimeout(time, 250, engine, result.input);
+      else if (!wanted) rest();
     }
   } catch (error) {
     rest();
@@ -182,8 +196,21 @@ async function time(engine, input) {
   }
 }
 
-/** What is shown is of what is drawn, and nothing more will come. */
+/** Marks what is shown as of before, where an answer takes its time: between two steps of training, for one. */
+function wait() {
+  if (page.ready) waiting ||= setTimeout(() => $('reading').setAttribute('aria-busy', 'true'), 300);
+}
+
+/** What is shown is of what is drawn. */
+function current() {
+  clearTimeout(waiting);
+  waiting = 0;
+  $('reading').removeAttribute('aria-busy');
+}
+
+/** And nothing more will come. */
 function rest() {
+  current();
   document.documentElement.dataset.state = 'rest';
 }
 
@@ -205,8 +232,9 @@ function show({ input, logits, layers, attention: maps, operations }) {
   const seen = seenIn(input);
   const classes = ranked(logits);
   const [first, second] = classes;
-  $('answer').textContent = first.name;
+  $('answer').textContent = $('answer').title = first.name;
   $('answer').parentElement.classList.toggle('word', first.name.length > 1);
+  $('answer').parentElement.style.setProperty('--letters', String(first.name.length));
   $('sure').textContent = percent(first.probability);
   $('second').textContent = second && second.probability >= 0.001 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
   showBars(classes);
@@ -214,6 +242,7 @@ function show({ input, logits, layers, attention: maps, operations }) {
   raster.show(layers);
   attention.show(maps, seen);
   showCost(operations, layers);
+  current();
   announce(`${first.name}, ${percent(first.probability)}`);
 }
 
@@ -225,11 +254,11 @@ function ranked(logits) {
   return parts.map((v, index) => ({ index, name: names[index], probability: v / sum })).sort((a, b) => b.probability - a.probability);
 }
 
-const classNames = () => page.config.class_names ?? Array.from({ length: page.config.num_classes }, (_, i) => String(i));
+const classNames = ({ class_names: names, num_classes: n } = page.config) => names ?? Array.from({ length: n }, (_, i) => String(i));
 
 function makeBars(names) {
   const rows = names.slice(0, names.length > MOST_BARS ? 10 : MOST_BARS);
-  $('bars').classList.toggle('wide', rows.some((name) => name.length > 2));
+  $('bars').classList.toggle('changing', names.length > MOST_BARS);
   $('bars').replaceChildren(
     ...rows.map((name) => {
       const row = document.createElement('li');
@@ -239,9 +268,10 @@ function makeBars(names) {
         row.append(span);
       }
       row.children[1].append(document.createElement('i'));
-      row.children[0].textContent = name;
-      row.children[0].title = name;
-      row.children[2].textContent = '–';
+      const unit = document.createElement('span');
+      unit.className = 'unit';
+      row.children[2].append('–', unit);
+      row.children[0].textContent = row.children[0].title = name;
       return row;
     }),
   );
@@ -252,9 +282,10 @@ function showBars(classes) {
   const inOrder = classes.length > MOST_BARS ? classes.slice(0, 10) : [...classes].sort((a, b) => a.index - b.index);
   inOrder.forEach(({ index, name, probability }, i) => {
     const row = rows[i];
-    row.children[0].textContent = name;
+    row.children[0].textContent = row.children[0].title = name;
     row.children[1].firstChild.style.setProperty('--p', probability.toFixed(4));
-    row.children[2].textContent = `${(100 * probability).toFixed(1)} %`;
+    row.children[2].firstChild.data = (100 * probability).toFixed(probability < 0.9995 ? 1 : 0);
+    row.children[2].lastChild.textContent = '\u00a0%';
     row.classList.toggle('best', index === classes[0].index);
   });
 }
@@ -270,24 +301,27 @@ function showSeen({ size, channels }) {
   canvas.getContext('2d').putImageData(image, 0, 0);
 }
 
-function showCost({ additions, macs, denseMacs, energy: { spiking_pJ, dense_pJ } }, layers) {
+function showCost({ additions, macs, denseMacs, updates, energy: { spiking_pJ, dense_pJ } }, layers) {
   $('additions').textContent = amount(additions);
   $('macs').textContent = amount(macs);
   $('dense').textContent = amount(denseMacs);
   $('energy-spiking-number').textContent = energy(spiking_pJ);
   $('energy-dense-number').textContent = energy(dense_pJ);
-  $('energy-spiking').style.setProperty('--p', Math.min(1, spiking_pJ / dense_pJ).toFixed(4));
-  $('energy-dense').style.setProperty('--p', '1');
+  const most = Math.max(spiking_pJ, dense_pJ);
+  $('energy-spiking').style.setProperty('--p', (spiking_pJ / most).toFixed(4));
+  $('energy-dense').style.setProperty('--p', (dense_pJ / most).toFixed(4));
+  $('updates').textContent = `${amount(updates)} here`;
   const times = dense_pJ / spiking_pJ;
   $('saving').textContent = times >= 1.05 ? `${times.toPrecision(2)} times less energy for arithmetic, by this estimate.` : 'No less energy than the dense network, by this estimate.';
-  const neurons = layers.reduce((n, { shape: [, , c, h, w] }) => n + c * h * w, 0);
   const spikes = layers.reduce((n, { shape: [, , c, h, w], ratePerTimestep: r }) => n + c * h * w * r.reduce((a, b) => a + b), 0);
   const steps = layers[0].shape[0];
-  $('fired').textContent = `${number.format(Math.round(spikes))} spikes from ${number.format(neurons)} neurons in ${steps} timesteps: ${((100 * spikes) / (neurons * steps)).toFixed(1)} % fire.`;
+  $('fired').textContent =
+    `${number.format(Math.round(spikes))} spikes from ${number.format(updates / steps)} neurons in ${steps} timesteps: ` +
+    `a mean rate of ${((100 * spikes) / updates).toFixed(1)} %.`;
 }
 
 /** What stands where figures of a drawing will be. */
-const without = ['fired', 'saving', 'additions', 'macs', 'dense', 'energy-spiking-number', 'energy-dense-number'].map(
+const without = ['fired', 'saving', 'additions', 'macs', 'dense', 'updates', 'energy-spiking-number', 'energy-dense-number'].map(
   (id) => [id, $(id).textContent],
 );
 
@@ -295,17 +329,20 @@ function showNothing() {
   for (const [id, text] of without) $(id).textContent = text;
   for (const id of ['energy-spiking', 'energy-dense']) $(id).style.setProperty('--p', '0');
   $('answer').textContent = '–';
+  $('answer').title = '';
   $('answer').parentElement.classList.remove('word');
   $('sure').textContent = 'Draw something';
   $('second').textContent = '\u00a0';
   for (const row of $('bars').children) {
     row.classList.remove('best');
     row.children[1].firstChild.style.setProperty('--p', '0');
-    row.children[2].textContent = '–';
+    row.children[2].firstChild.data = '–';
+    row.children[2].lastChild.textContent = '';
   }
   const size = $('seen').width;
   showSeen({ size, channels: [new Float32Array(size * size)] });
   raster.clear();
+  attention.clear();
   announce('');
 }
 
@@ -325,44 +362,89 @@ function say(text) {
 
 /** Takes over what the worker says of the model and of where it runs. */
 function adopt({ config, adapter }) {
-  const names = JSON.stringify(page.config?.class_names);
+  const before = page.config && JSON.stringify(classNames());
   page.config = config;
   page.where = adapter.kind === 'cpu' ? 'on the processor' : `on ${adapter.name}`;
   $('device-name').textContent = adapter.kind === 'cpu' ? 'Processor' : `WebGPU${adapter.software ? ', software' : ''}`;
   $('device').dataset.kind = adapter.kind;
   $('device').title = page.where;
-  if (JSON.stringify(config.class_names) !== names) makeBars(classNames());
+  $('title').textContent = knowsDigits(config) ? 'Draw a digit.' : 'Show it a picture.';
+  if (JSON.stringify(classNames()) !== before) makeBars(classNames());
   attention.prepare(config.depth, config.num_heads);
   teach.refresh();
 }
 
+let loaded = Promise.resolve();
+/** The load that was asked for last: one that has not begun by then does not begin. */
+let latest = 0;
+/** The model that went on to the GPU or stayed where it is. */
+let moved = 0;
+
 /**
  * Loads a model: onto the processor, which is there at once, and from there to the GPU.
  * @param {object} [how]
- * @param {Uint8Array | null} [how.source]  A model file's bytes; null is the built-in one.
+ * @param {Uint8Array | File | null} [how.source]  A model file or its bytes; null is the built-in one.
  * @param {string} [how.said]  What to say of the model when it is there.
+ * @param {boolean} [how.tell]  Whether a failure is told here.
+ * @returns {Promise<any>} What it failed with, or null.
  */
-async function load({ source = page.source, said } = {}) {
-  page.loading = true;
+async function load({ source, said, tell = true } = {}) {
+  const turn = ++latest;
+  page.loading++;
   page.engine ??= start();
   const engine = page.engine;
-  try {
-    const described = await engine.call('load', source);
-    page.source = source;
-    page.loading = false;
+  $('built-in').disabled = true;
+  teach.refresh();
+  request();
+  const loading = loaded.then(async () => {
+    if (engine !== page.engine || turn !== latest) return false;
+    // After a restart, what there is by then.
+    const bytes = source === undefined ? page.source : source instanceof File ? await bytesOf(source) : source;
+    const described = await engine.call('load', bytes);
+    if (engine !== page.engine) return false;
+    page.source = bytes;
+    page.model++;
+    page.ready = true;
     adopt(described);
-    if (said) {
-      teach.forget();
-      $('model-said').textContent = said;
-      $('built-in').disabled = source === null;
-    }
-    if (pad.empty) showNothing();
-    request();
-    if (page.device !== 'cpu') await move(engine);
+    return true;
+  });
+  loaded = loading.catch(() => {});
+  let failure = null;
+  let there = false;
+  try {
+    there = await loading;
   } catch (error) {
-    page.loading = false;
-    fail(error, engine);
-    request();
+    failure = error;
+  }
+  page.loading--;
+  if (there && said) {
+    teach.forget();
+    $('model-said').textContent = said;
+  }
+  if (page.loading) return failure;
+  $('built-in').disabled = page.source === null;
+  teach.refresh();
+  if (!page.ready) {
+    showNothing();
+    $('sure').textContent = 'There is no network';
+    $('device-name').textContent = 'Not running';
+  } else if (pad.empty) {
+    showNothing();
+  }
+  request();
+  if (failure && tell) await fail(failure, engine);
+  if (page.ready && engine === page.engine && moved !== page.model) {
+    moved = page.model;
+    if (page.device !== 'cpu') await move(engine);
+  }
+  return failure;
+}
+
+async function bytesOf(file) {
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch (error) {
+    throw Object.assign(new Error(error.message), { code: 'unreadable' });
   }
 }
 
@@ -373,8 +455,8 @@ async function move(engine) {
     const described = await engine.call('move', page.device);
     if (engine !== page.engine || !described) return;
     adopt(described);
-    if (described.adapter.kind === 'cpu') onProcessor('gpu' in navigator ? 'no-adapter' : 'no-webgpu');
-    else request();
+    if (described.adapter.kind === 'webgpu') request();
+    else if (told !== withoutGpu()) onProcessor(withoutGpu());
   } catch (error) {
     if (engine !== page.engine) return;
     adopt({ config: page.config, adapter: { kind: 'cpu' } });
@@ -396,13 +478,14 @@ function start() {
 }
 
 /** A new worker, as the old one may be past help. */
-async function restart(device) {
+function restart(device, { tell = true } = {}) {
   page.engine?.close();
   page.engine = null;
+  page.ready = false;
   running = false;
   page.busy = false;
   page.device = device;
-  await load();
+  return load({ tell });
 }
 
 // What can go wrong, and what to do.
@@ -410,65 +493,78 @@ async function restart(device) {
 /** Failures after which the network is started afresh. */
 const restarting = new Set(['device-lost', 'out-of-memory', 'gpu']);
 
-/** Why the network runs on the processor. */
+/** Why the network runs on the processor, and whether another try can change that. */
 const REASONS = {
-  'no-webgpu': ['Running on the processor.', 'This browser has no WebGPU. Current Chrome, Edge, Firefox and Safari have it.'],
-  'no-adapter': ['Running on the processor.', 'The browser offers no hardware GPU. Its settings may have acceleration turned off.'],
-  'device-lost': ['The GPU was lost.', 'Its driver was reset, or the machine slept. The network goes on, on the processor.'],
-  'out-of-memory': ['The GPU is out of memory.', 'Close what else uses it. The network goes on, on the processor.'],
-  gpu: ['The GPU refused the network.', 'It goes on, on the processor. A newer browser or driver may help.'],
+  'no-webgpu': ['Running on the processor.', 'This browser offers no WebGPU here. Current Chrome, Edge, Firefox and Safari have it on most systems.'],
+  insecure: ['Running on the processor.', 'Browsers offer WebGPU to secure pages only: open this one by https, or from localhost.'],
+  'no-adapter': ['Running on the processor.', 'The browser offers no hardware GPU. Its settings may have acceleration turned off.', true],
+  'device-lost': ['The GPU was lost.', 'Its driver was reset, or the machine slept. The network goes on, on the processor.', true],
+  'out-of-memory': ['The GPU is out of memory.', 'Close what else uses it. The network goes on, on the processor.', true],
+  gpu: ['The GPU refused the network.', 'It goes on, on the processor. A newer browser or driver may help.', true],
 };
 
+const withoutGpu = () => ('gpu' in navigator ? 'no-adapter' : isSecureContext ? 'no-webgpu' : 'insecure');
+
+/** The reason that was told last: it is not told anew with every model. */
+let told = '';
+
 function onProcessor(reason) {
-  const [title, text] = REASONS[reason];
-  notice({ title, text, action: 'Try the GPU again', run: () => restart(page.device === 'cpu' ? 'auto' : page.device) });
+  told = reason;
+  const [title, text, again] = REASONS[reason];
+  const run = () => {
+    told = '';
+    restart(page.device === 'cpu' ? 'auto' : page.device);
+  };
+  notice({ title, text, ...(again ? { action: 'Try the GPU again', run } : {}) });
 }
 
 /**
  * Says on the page what happened and what to do about it.
  * @param {any} error
  * @param {Engine | null} engine  Where it happened.
+ * @param {any} [second]  What failed in going on from there.
  */
-async function fail(error, engine) {
+async function fail(error, engine, second = null) {
   if (engine !== page.engine || error.code === 'closed') return;
   const wanted = page.device;
-  switch (error.code) {
-    case 'no-webgpu':
-      onProcessor('gpu' in navigator ? 'no-adapter' : 'no-webgpu');
-      break;
-    case 'device-lost':
-    case 'out-of-memory':
-    case 'gpu':
-      await restart('cpu');
-      page.device = wanted;
-      onProcessor(error.code);
-      break;
+  if (restarting.has(error.code)) {
+    second = await restart('cpu', { tell: false });
+    page.device = wanted;
+    if (!second) return onProcessor(error.code);
+  } else if (error.code === 'no-webgpu') {
+    return onProcessor(withoutGpu());
+  }
+  if (second?.code === 'closed') return;
+  const [title] = REASONS[error.code] ?? [explained(error).title];
+  notice(second ? { ...explained(second), title: `${title} ${explained(second).title}` } : explained(error));
+}
+
+/** A failure in words, and what can be done. */
+function explained({ code, message }) {
+  const again = { action: 'Try again', run: () => restart(page.device) };
+  const another = { action: 'Choose another file', run: () => $('file').click() };
+  switch (code) {
     case 'bad-model':
-      notice({
+      return {
         title: 'This is no model that the page can run.',
-        text: `${sentence(error.message.replace(/^the model: /, 'the file '))} The model you had is still here.`,
-        action: 'Choose another file',
-        run: () => $('file').click(),
-      });
-      break;
+        text: `${sentence(message.replace(/^the model: /, 'the file '))}${page.ready ? ' The model you had is still here.' : ''}`,
+        ...another,
+      };
+    case 'unreadable':
+      return { title: 'The file cannot be read.', text: 'It may have been moved or changed since it was chosen.', ...another };
     case 'bad-input':
-      notice({ title: 'The network cannot read this.', text: sentence(error.message), action: 'Clear the pad', run: () => pad.clear() });
-      break;
+      return { title: 'The network cannot read this.', text: sentence(message), action: 'Clear the pad', run: () => pad.clear() };
     case 'network':
-      notice({
-        title: 'A part of the page did not load.',
-        text: 'The connection failed, or a file is missing where this page is kept.',
-        action: 'Try again',
-        run: () => restart(wanted),
-      });
-      break;
+      return { title: 'A part of the page did not load.', text: 'The connection failed, or a file is missing where this page is kept.', ...again };
+    case 'unsupported':
+      return {
+        title: 'This browser cannot run the network.',
+        text: 'Its WebAssembly is too old: it lacks vector instructions (SIMD). Update it, or open this page in a current Chrome, Edge, Firefox or Safari.',
+      };
+    case 'out-of-memory':
+      return { title: 'There is too little memory for the network.', text: 'Close other tabs or programs, then try again.', ...again };
     default:
-      notice({
-        title: 'Something went wrong in the network.',
-        text: `${sentence(error.message)} Trying again starts it afresh.`,
-        action: 'Try again',
-        run: () => restart(wanted),
-      });
+      return { title: 'Something went wrong in the network.', text: `${sentence(message)} Trying again starts it afresh.`, ...again };
   }
 }
 
@@ -479,10 +575,14 @@ function sentence(text) {
   return /[.!?]$/.test(first) ? first : `${first}.`;
 }
 
-function notice({ title, text, action, run }) {
+/** What had the focus before the notice's buttons. */
+let before = null;
+
+function notice({ title, text, action = '', run }) {
   $('notice-title').textContent = title;
   $('notice-text').textContent = text;
   $('notice-action').textContent = action;
+  $('notice-action').hidden = !action;
   $('notice-action').onclick = () => {
     hideNotice();
     run();
@@ -490,9 +590,20 @@ function notice({ title, text, action, run }) {
   $('notice').hidden = false;
 }
 
+/** Hides it; the focus goes back to where it was. */
 function hideNotice() {
+  const focused = $('notice').contains(document.activeElement);
   $('notice').hidden = true;
+  if (!focused) return;
+  before?.focus();
+  if (!before || document.activeElement !== before) $('pad').focus({ preventScroll: true });
 }
+
+$('notice').addEventListener('focusin', ({ relatedTarget: from }) => {
+  if (!$('notice').contains(from)) before = from;
+});
+$('notice').addEventListener('keydown', ({ key }) => key === 'Escape' && hideNotice());
+$('notice-close').addEventListener('click', hideNotice);
 
 // Files: pictures and models, chosen or dropped.
 
@@ -509,18 +620,37 @@ function training() {
   return page.busy;
 }
 
-/** @param {File} file */
-async function take(file) {
+/** What the visitor did last counts: a picture that is decoded by then does not come to lie on the pad. */
+let deeds = 0;
+
+/** Whether what is on the pad was drawn by the page itself at the start. */
+let untouched = false;
+
+function touch() {
   untouched = false;
+  return ++deeds;
+}
+
+const isModel = ({ name }) => /\.safetensors$/i.test(name);
+
+/** Takes the last model of some files, and their last picture. @param {FileList} files */
+function take(files) {
+  const model = [...files].findLast(isModel);
+  const picture = [...files].findLast((file) => !isModel(file));
+  if (model && !training()) load({ source: model, said: `${model.name}, read from this machine.` });
+  if (picture) lay(picture);
+}
+
+/** Lays a picture on the pad. @param {File} file */
+async function lay(file) {
+  const deed = touch();
   document.documentElement.dataset.state = 'busy';
-  if (/\.safetensors$/i.test(file.name)) {
-    if (training()) return;
-    await load({ source: new Uint8Array(await file.arrayBuffer()), said: `${file.name}, read from this machine.` });
-    return;
-  }
   try {
-    pad.show(await createImageBitmap(file));
+    const decoded = await createImageBitmap(file);
+    if (deed === deeds) pad.show(decoded);
+    else decoded.close();
   } catch {
+    if (deed !== deeds) return;
     rest();
     notice({
       title: `“${file.name}” is neither a picture nor a model.`,
@@ -531,9 +661,11 @@ async function take(file) {
   }
 }
 
-$('file').addEventListener('change', async () => {
-  const [file] = $('file').files;
-  if (file) await take(file);
+// A name that has no room is shown in full when it is touched; a mouse has its title.
+$('bars').addEventListener('click', ({ target }) => target.closest('.name')?.classList.toggle('whole'));
+
+$('file').addEventListener('change', () => {
+  take($('file').files);
   $('file').value = '';
 });
 addEventListener('dragover', (event) => {
@@ -543,28 +675,34 @@ addEventListener('dragover', (event) => {
 for (const end of ['dragleave', 'drop']) addEventListener(end, () => document.documentElement.classList.remove('dropping'));
 addEventListener('drop', (event) => {
   event.preventDefault();
-  const [file] = event.dataTransfer.files;
-  if (file) take(file);
+  take(event.dataTransfer.files);
 });
-$('built-in').addEventListener('click', () => training() || load({ source: null, said: 'Built-in model: mnist-2-64.' }));
+$('built-in').addEventListener('click', () => {
+  if (training()) return;
+  $('model-said').focus();
+  load({ source: null, said: 'Built-in model: mnist-2-64.' });
+});
 
 // The pad and its buttons.
 
-/** Whether what is on the pad was drawn by the page itself at the start. */
-let untouched = false;
-
 pad.addEventListener('start', () => {
   if (untouched) pad.strokes = [];
-  untouched = false;
+  touch();
 });
+$('pad').addEventListener('keydown', () => deeds++);
 pad.addEventListener('change', () => {
-  $('undo').disabled = $('clear').disabled = pad.empty;
   $('pad-hint').hidden = !pad.empty;
+  $('undo').disabled = $('clear').disabled = pad.empty;
   request();
 });
 pad.addEventListener('say', (event) => say(event.detail));
-$('undo').addEventListener('click', () => pad.undo());
-$('clear').addEventListener('click', () => pad.clear());
+for (const id of ['undo', 'clear']) {
+  $(id).addEventListener('click', () => {
+    touch();
+    pad[id]();
+    if ($(id).disabled) pad.focus();
+  });
+}
 
 let seed = 0;
 for (let digit = 0; digit < 10; digit++) {
@@ -573,14 +711,13 @@ for (let digit = 0; digit < 10; digit++) {
   button.textContent = String(digit);
   button.setAttribute('aria-label', `Draw a ${digit}`);
   button.addEventListener('click', () => {
-    untouched = false;
+    touch();
     pad.play(drawDigit(digit, seed++));
   });
   $('samples').append(button);
 }
 
 for (const image of ['dragstart', 'selectstart']) $('pad').addEventListener(image, (event) => event.preventDefault());
-$('notice-close').addEventListener('click', hideNotice);
 
 document.documentElement.dataset.started = 'yes';
 makeBars(BUILT_IN.classes);

@@ -32,7 +32,9 @@ export class Attention {
 
   /** Makes room for the heads of a model. */
   prepare(blocks, heads) {
-    if (this.#tiles.length === blocks * heads) return;
+    if (this.#root.dataset.key === `${blocks} ${heads}`) return;
+    this.#root.dataset.key = `${blocks} ${heads}`;
+    this.#last = null;
     this.#tiles = [];
     this.#root.replaceChildren();
     for (let block = 0; block < blocks; block++) {
@@ -43,7 +45,7 @@ export class Attention {
         canvas.setAttribute('role', 'img');
         const caption = document.createElement('figcaption');
         caption.textContent = `Block ${block + 1}, head ${head + 1}`;
-        canvas.setAttribute('aria-label', caption.textContent);
+        canvas.setAttribute('aria-label', `${caption.textContent}: nothing yet`);
         figure.append(canvas, caption);
         this.#root.append(figure);
         this.#tiles.push({ canvas, name: caption.textContent });
@@ -56,13 +58,26 @@ export class Attention {
    * @param {{pixels: Float32Array, size: number}} seen  The picture as the network sees it, values in [0, 1].
    */
   show(attention, seen) {
-    this.#last = [attention, seen];
     this.prepare(attention.length, attention[0]?.heads ?? 0);
+    this.#last = [attention, seen];
+    this.#draw();
+  }
+
+  /** No drawing, nothing attended to. */
+  clear() {
+    this.#last = null;
     this.#draw();
   }
 
   #draw() {
-    if (!this.#last || !this.#seen) return;
+    if (!this.#seen) return;
+    if (!this.#last) {
+      for (const { canvas, name } of this.#tiles) {
+        canvas.getContext('2d').clearRect(0, 0, SIDE, SIDE);
+        canvas.setAttribute('aria-label', `${name}: nothing yet`);
+      }
+      return;
+    }
     const [attention, seen] = this.#last;
     const colours = { ground: colour('--ground'), ink: colour('--trace'), hot: colour('--plus') };
     attention.forEach(({ map, heads, height, width }, block) => {

@@ -19,9 +19,9 @@ const KEY_STEP = 1 / 40;
 export class Pad extends EventTarget {
   /** @type {Stroke[]} */
   strokes = [];
-  /** A picture that lies on the pad in place of strokes. @type {ImageBitmap | null} */
-  picture = null;
 
+  /** @type {ImageBitmap | null} */
+  #picture = null;
   #canvas;
   #context;
   #pointer = null;
@@ -50,6 +50,20 @@ export class Pad extends EventTarget {
     return this.strokes.length === 0 && !this.picture;
   }
 
+  /** A picture that lies on the pad in place of strokes. @type {ImageBitmap | null} */
+  get picture() {
+    return this.#picture;
+  }
+
+  set picture(picture) {
+    if (picture !== this.#picture) this.#picture?.close();
+    this.#picture = picture;
+  }
+
+  focus() {
+    this.#canvas.focus();
+  }
+
   clear() {
     this.#stop();
     this.strokes = [];
@@ -64,7 +78,7 @@ export class Pad extends EventTarget {
     this.#changed();
   }
 
-  /** Puts a picture on the pad. @param {ImageBitmap} picture */
+  /** Puts a picture on the pad, which closes it when another takes its place. @param {ImageBitmap} picture */
   show(picture) {
     this.#stop();
     this.strokes = [];
@@ -226,23 +240,36 @@ export class Pad extends EventTarget {
   }
 
   draw() {
-    const [context, side] = [this.#context, this.#canvas.width];
     const style = getComputedStyle(this.#canvas);
+    this.#paint(this.#context, this.#canvas.width, style);
+    if (this.#cursor.shown) this.#drawCursor(style);
+  }
+
+  /** What is on the pad, without the keyboard's pen. */
+  copy() {
+    const side = this.#canvas.width;
+    const canvas = new OffscreenCanvas(side, side);
+    this.#paint(canvas.getContext('2d'), side, getComputedStyle(this.#canvas));
+    return canvas;
+  }
+
+  #paint(context, side, style) {
     context.clearRect(0, 0, side, side);
     if (this.picture) {
       const { width, height } = this.picture;
       const scale = side / Math.max(width, height);
+      const box = [(side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale];
+      // A picture may be transparent; paper is white.
       context.fillStyle = '#fff';
-      context.fillRect((side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale);
+      context.fillRect(...box);
       context.imageSmoothingEnabled = scale < 4;
       context.imageSmoothingQuality = 'high';
-      context.drawImage(this.picture, (side - width * scale) / 2, (side - height * scale) / 2, width * scale, height * scale);
+      context.drawImage(this.picture, ...box);
     }
     context.strokeStyle = context.fillStyle = style.color;
     context.lineWidth = PEN * side;
     context.lineCap = context.lineJoin = 'round';
     for (const stroke of this.strokes) trace(context, stroke, side);
-    if (this.#cursor.shown) this.#drawCursor(style);
   }
 
   #drawCursor(style) {

@@ -167,7 +167,7 @@ export class Raster {
   #paintGlimpse() {
     const { glimpse, said } = this.#ui;
     const [layer] = this.#layers;
-    said.textContent = `Spikes of the first layer, timestep ${this.#step + 1} of ${this.#steps}`;
+    said.textContent = `First layer, timestep ${this.#step + 1} of ${this.#steps}`;
     if (!layer) return;
     const { width, height } = mosaic(layer.shape);
     if (glimpse.width !== width || glimpse.height !== height) [glimpse.width, glimpse.height] = [width, height];

@@ -19,7 +19,7 @@ const MOST = 10;
 export class Teach {
   /** @type {Stroke[][]} */
   #examples = [];
-  /** Symbols that the network has been taught since it was loaded. @type {Lesson[]} */
+  /** Symbols that the network has been taught since it was loaded, whose drawings are here. @type {Lesson[]} */
   #taught = [];
   #training = false;
   /** Whether the examples are of a symbol that has been taught. */
@@ -36,9 +36,13 @@ export class Teach {
    * @param {object} page  What the page offers.
    * @param {() => import('./engine.js').Engine | null} page.engine
    * @param {() => any} page.config  The model's configuration, or null while there is none.
+   * @param {() => boolean} page.loading  Whether another model is about to take its place.
+   * @param {() => number} page.model  Tells one loaded model from the next.
    * @param {(strokes: Stroke[], pen?: number) => Float32Array} page.input  The network's input for a drawing.
    * @param {(busy: boolean) => void} page.onbusy
-   * @param {(described: any) => void} page.ontaught
+   * @param {(described: any) => void} page.onbegun  Training has begun, with the new class.
+   * @param {() => void} page.onmeasured  The network has learned some more.
+   * @param {(bytes: Uint8Array) => void} page.ontaught  The model that has learned.
    * @param {(error: Error, engine: import('./engine.js').Engine) => Promise<void>} page.onfailed
    * @param {() => void} page.onreset
    * @param {() => void} page.ontry
@@ -46,7 +50,7 @@ export class Teach {
    */
   constructor(page) {
     this.#page = page;
-    const ids = ['symbol', 'symbol-said', 'add', 'example-clear', 'thumbs', 'train', 'stop', 'train-said', 'train-progress', 'try', 'save', 'reset', 'new-now', 'digits-now', 'loss-now'];
+    const ids = ['symbol', 'symbol-said', 'add', 'example-clear', 'thumbs', 'train', 'stop', 'train-said', 'unseen', 'train-progress', 'try', 'save', 'reset', 'new-now', 'digits-now', 'loss-now'];
     this.#ui = Object.fromEntries(ids.map((id) => [id, document.getElementById(id)]));
     this.#pad = new Pad(document.getElementById('example-pad'));
     this.#chart = new Chart(document.getElementById('chart'));
@@ -61,15 +65,23 @@ export class Teach {
       this.#changed();
     });
     ui.add.addEventListener('click', () => this.#add());
-    ui['example-clear'].addEventListener('click', () => this.#pad.clear());
+    ui['example-clear'].addEventListener('click', () => {
+      this.#pad.clear();
+      this.#pad.focus();
+    });
     ui.train.addEventListener('click', () => this.#train());
     ui.stop.addEventListener('click', () => {
       this.#stopped = true;
+      // A button that can do no more loses the focus.
+      ui['train-said'].focus();
       ui.stop.disabled = true;
     });
     ui.try.addEventListener('click', () => page.ontry());
     ui.save.addEventListener('click', () => this.#save());
-    ui.reset.addEventListener('click', () => page.onreset());
+    ui.reset.addEventListener('click', () => {
+      ui['train-said'].focus();
+      page.onreset();
+    });
     addEventListener('themechange', () => this.#showExamples());
     this.#showExamples();
     this.#update();
@@ -108,6 +120,7 @@ export class Teach {
     this.#examples.push(this.#pad.strokes);
     this.#pad.clear();
     this.#changed();
+    this.#pad.focus();
     this.#page.say(`Example ${this.#examples.length} added`);
   }
 
@@ -144,6 +157,7 @@ export class Teach {
   #missing() {
     const config = this.#page.config();
     const name = this.#ui.symbol.value.trim();
+    if (this.#page.loading()) return 'The network is being loaded.';
     if (!config) return 'The network is not loaded.';
     if (!knowsDigits(config)) return 'This model does not read digits; the page can only teach one that does.';
     if (!name) return 'A name is missing.';
@@ -152,10 +166,19 @@ export class Teach {
     return '';
   }
 
+  /** Symbols that the model knows, of which there is no drawing here: they cannot be replayed, nor measured. */
+  #unseen() {
+    const config = this.#page.config();
+    if (!config || !knowsDigits(config)) return [];
+    const name = this.#ui.symbol.value.trim();
+    return config.class_names.slice(10).filter((each) => each !== name && !this.#taught.some((lesson) => lesson.name === each));
+  }
+
   #update() {
     const ui = this.#ui;
     const missing = this.#missing();
-    const taught = this.#taught.length > 0;
+    const unseen = this.#training ? [] : this.#unseen();
+    const taught = this.#taught.length > 0 && !this.#page.loading();
     ui.add.disabled = this.#pad.empty || this.#training || this.#examples.length >= MOST;
     ui['example-clear'].disabled = this.#pad.empty;
     ui.symbol.disabled = this.#training;
@@ -166,29 +189,36 @@ export class Teach {
     for (const id of ['try', 'save', 'reset']) ui[id].disabled = this.#training || !taught;
     const name = ui.symbol.value.trim();
     const exists = this.#page.config()?.class_names?.includes(name);
-    ui['symbol-said'].textContent = name && exists ? `It knows “${name}” already, and will learn it anew.` : '';
+    ui['symbol-said'].textContent = name && exists && !this.#training && !this.#learned ? `It knows “${name}” already, and will learn it anew.` : '';
+    ui.unseen.hidden = unseen.length === 0;
+    if (unseen.length) ui.unseen.textContent = `This model knows ${listed(unseen)} from an earlier visit, of which there are no drawings here; it may forget ${unseen.length > 1 ? 'them' : 'it'}.`;
     if (!this.#training) ui['train-said'].textContent = this.#result || missing || 'Ready.';
   }
 
   async #train() {
-    const { config, onbusy, ontaught, onfailed } = this.#page;
-    const engine = this.#page.engine();
+    const { config, onbusy, onbegun, onmeasured, ontaught, onfailed } = this.#page;
+    const [engine, model] = [this.#page.engine(), this.#page.model()];
     const name = this.#ui.symbol.value.trim();
     const lesson = { name, examples: [...this.#examples] };
-    const names = config().class_names;
-    const known = names.includes(name);
+    const known = config().class_names.includes(name);
     const lessons = [...this.#taught.filter((each) => each.name !== name), lesson];
+    const unseen = this.#unseen();
     this.#training = true;
     this.#stopped = false;
+    this.#ui.stop.disabled = false;
+    this.#ui.stop.focus();
     this.#showExamples();
     this.#update();
     this.#chart.clear();
     this.#said('Preparing the network for training…');
     this.#page.say('Training');
     onbusy(true);
-    let described = null;
     try {
-      described = await engine.call('startTraining', { learningRate: RUN.learningRate, addClasses: known ? [] : [name] });
+      const described = await engine.call('startTraining', { learningRate: RUN.learningRate, addClasses: known ? [] : [name] });
+      if (engine !== this.#page.engine() || model !== this.#page.model()) {
+        throw Object.assign(new Error('another model was loaded'), { code: 'closed' });
+      }
+      onbegun(described);
       const classes = described.config.class_names;
       const course = new Course(lessons, classes, (strokes, pen) => this.#page.input(strokes, pen));
       const before = await this.#measure(course, engine);
@@ -206,10 +236,13 @@ export class Teach {
         if (step % RUN.evaluateEvery === 0 || step === RUN.steps || this.#stopped) {
           now = await this.#measure(course, engine);
           this.#point(step, now, loss);
+          onmeasured();
           if (now.symbol >= RUN.known && now.earlier >= RUN.known && now.digits >= Math.min(RUN.known, before.digits)) break;
         }
       }
       await engine.call('finishTraining');
+      // Only what is saved survives a lost device; until then nothing has been learned.
+      ontaught(await engine.call('save'));
       this.#taught = lessons;
       this.#learned = true;
       const of = (part, n) => `${Math.round(part * n)} of ${n}`;
@@ -217,19 +250,22 @@ export class Teach {
       this.#result =
         `${verb} “${name}”: ${of(now.symbol, HELD_OUT.variations)} new variations right, ` +
         `and ${of(now.digits, HELD_OUT.digits)} digits (${Math.round(before.digits * HELD_OUT.digits)} before)` +
-        `${course.heldOutEarlier ? `, ${of(now.earlier, HELD_OUT.variations)} of earlier symbols` : ''}. ${step} steps.`;
+        `${course.heldOutEarlier ? `, ${of(now.earlier, HELD_OUT.variations)} of earlier symbols` : ''}. ${step} steps.` +
+        `${unseen.length ? ` Not measured: ${listed(unseen)}.` : ''}`;
       this.#ui['train-progress'].style.setProperty('--p', '1');
     } catch (error) {
-      this.#result = 'Training ended before its time; the network is as it was.';
+      this.#result = 'Training ended before its time; nothing of it is kept.';
       await onfailed(error, engine);
     } finally {
       this.#training = false;
+      const { activeElement: focused } = document;
       this.#showExamples();
       this.#update();
+      const { stop, try: again, train, 'train-said': said } = this.#ui;
+      if (focused === stop || focused === said) [again, train].find((button) => !button.disabled)?.focus();
       onbusy(false);
       this.#page.say(this.#result);
     }
-    if (described && this.#taught.includes(lesson)) ontaught(described);
   }
 
   #said(text) {
@@ -276,6 +312,13 @@ export class Teach {
   }
 }
 
+/** Names in a sentence, of many the first few. */
+function listed(names) {
+  const few = names.length > 5 ? 4 : names.length;
+  const quoted = names.slice(0, few).map((name) => `“${name}”`);
+  return new Intl.ListFormat('en').format(few < names.length ? [...quoted, `${names.length - few} more`] : quoted);
+}
+
 /** A drawing, small. */
 function thumbnail(strokes) {
   const canvas = document.createElement('canvas');
@@ -284,7 +327,7 @@ function thumbnail(strokes) {
   const box = bounds(strokes);
   const scale = 0.7 / Math.max(box.width, box.height, 0.08);
   const middle = [box.left + box.width / 2, box.top + box.height / 2];
-  context.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue('--ink');
+  context.strokeStyle = getComputedStyle(document.body).color;
   context.lineWidth = 8;
   context.lineCap = context.lineJoin = 'round';
   const placed = mapPoints(strokes, ([x, y]) => [0.5 + (x - middle[0]) * scale, 0.5 + (y - middle[1]) * scale]);

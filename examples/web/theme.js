@@ -10,6 +10,7 @@
   };
   apply();
   system.addEventListener('change', apply);
+  matchMedia('(forced-colors: active)').addEventListener('change', apply);
   addEventListener('DOMContentLoaded', () => {
     document.getElementById('theme').addEventListener('click', () => {
       const next = document.documentElement.dataset.theme === 'dark' ? 'light' : 'dark';

@@ -117,7 +117,18 @@ async function answer(page) {
 
 const loaded = (page, kind = 'cpu') => page.waitForFunction((kind) => document.getElementById('device')?.dataset.kind === kind, kind);
 
-const shot = async (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`) });
+/** A picture of the page at rest; while it trains, of one that has read what is on the pad. */
+async function shot(page, name, { training = false } = {}) {
+  await page.waitForFunction(
+    (training) =>
+      (training || document.documentElement.dataset.state === 'rest') &&
+      !document.getElementById('reading').hasAttribute('aria-busy') &&
+      document.getAnimations().every(({ playState }) => playState === 'finished'),
+    training,
+  );
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+  await page.screenshot({ path: path.join(screenshots, `${name}.png`) });
+}
 
 async function scrolledTo(page, id) {
   await page.evaluate((id) => document.getElementById(id).scrollIntoView(), id);
@@ -131,12 +142,110 @@ async function accessible(page) {
   assert.deepEqual(said, []);
 }
 
+/** Boxes on the screen of all visible elements that a selector fits, with their names. */
+const boxes = (page, selector) =>
+  page.locator(selector).evaluateAll((all) =>
+    all
+      .filter((each) => each.checkVisibility())
+      .map((each) => {
+        const { left, top, right, bottom } = each.getBoundingClientRect();
+        return { name: each.id || each.className || each.textContent, left, top, right, bottom };
+      }),
+  );
+
+const overlap = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 0.5 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.5;
+
+/** What of the page's first screen a notice covers. */
+async function covered(page) {
+  const [notice] = await boxes(page, '#notice');
+  const others = await boxes(page, 'header button, .first button, .first label, .first canvas, .glyph, #sure, #second, #bars li');
+  assert.ok(notice && others.length > 20);
+  return others.filter((other) => overlap(notice, other)).map(({ name }) => name);
+}
+
+/** What has the focus. */
+const focused = (page) => page.evaluate(() => document.activeElement.id || document.activeElement.nodeName);
+
+const CONTRAST = 4.5;
+
+/** The contrast of two colours as `getComputedStyle` has them (WCAG 2). */
+function contrast(a, b) {
+  const luminance = (colour) => {
+    const parts = colour.match(/[\d.]+/g).slice(0, 3).map((v) => v / 255);
+    const [r, g, b] = parts.map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [dark, light] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+  return (light + 0.05) / (dark + 0.05);
+}
+
+const TICK = [[[0.2, 0.5], [0.4, 0.8], [0.85, 0.2]]];
+
+/** Fills in a lesson. */
+async function prepare(page, name, strokes) {
+  await page.fill('#symbol', name);
+  for (let i = 0; i < 5; i++) {
+    await draw(page, '#example-pad', jittered(strokes, i));
+    await page.click('#add');
+  }
+}
+
+const trainSaid = (page, pattern) =>
+  page.waitForFunction((source) => new RegExp(source).test(document.getElementById('train-said').textContent), pattern.source);
+
+const noticeSaid = (page, title) => page.waitForFunction((title) => document.querySelector('#notice:not([hidden]) #notice-title')?.textContent === title, title);
+
+const barCount = (page, n) => page.waitForFunction((n) => document.querySelectorAll('#bars li').length === n, n);
+
+/** The built-in model with further classes, as a file. */
+async function withClasses(page, names) {
+  const file = await page.evaluate(async (names) => {
+    const { Spikeshade, base64, builtIn } = await import('/test-page/page.js');
+    const model = await Spikeshade.load(builtIn, { device: 'cpu' });
+    const trainer = await model.trainer({ addClasses: names });
+    await trainer.finish();
+    const bytes = await model.save();
+    model.free();
+    return base64(bytes);
+  }, names);
+  return { name: `${names.join('-')}.safetensors`, mimeType: '', buffer: Buffer.from(file, 'base64') };
+}
+
+/** Drops files on the page. @param {{name: string, type: string, base64: string}[]} files */
+async function drop(page, files) {
+  const transfer = await page.evaluateHandle((files) => {
+    const data = new DataTransfer();
+    for (const { name, type, base64 } of files) data.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], name, { type }));
+    return data;
+  }, files);
+  await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
+}
+
+/** A file of the example images, to be dropped. */
+const image = (name) => ({ name, type: 'image/png', base64: fs.readFileSync(path.join(repository, 'examples/images', name)).toString('base64') });
+
 /** Runs `code` in the page's worker ahead of its own. */
 const inWorker = (page, code) =>
   page.route('**/worker.js', async (route) => {
     const response = await route.fetch();
     await route.fulfill({ response, body: `${code}\n${await response.text()}` });
   });
+
+/** Has calls of the library wait while `self.held` names them in the worker. */
+const HOLDING = `
+  self.held = '';
+  const holding = (target, name) => {
+    const call = target[name];
+    target[name] = async function (...args) {
+      while (self.held === name && (self.waiting = name)) await new Promise((done) => setTimeout(done, 20));
+      return call.apply(this, args);
+    };
+  };
+  holding(Spikeshade, 'load');
+  holding(Spikeshade.prototype, 'trace');
+  holding(Spikeshade.prototype, 'save');`;
+
+const hold = (page, name) => page.workers()[0].evaluate((name) => (self.held = name), name);
 
 describe('drawing', () => {
   test('every digit that is drawn with the mouse is read right, on the processor', () =>
@@ -201,7 +310,8 @@ describe('drawing', () => {
       assert.match(await page.locator('#heads canvas >> nth=3').getAttribute('aria-label'), /^Block 2, head 2: strongest in the /);
       await scrolledTo(page, 'spikes');
       assert.equal(await page.locator('.layer').count(), 17);
-      assert.match(await text(page, '#fired'), /^[\d,]+ spikes from 87,808 neurons in 4 timesteps: [\d.]+ % fire\.$/);
+      assert.match(await text(page, '#fired'), /^[\d,]+ spikes from 87,808 neurons in 4 timesteps: a mean rate of [\d.]+ %\.$/);
+      assert.equal(await text(page, '#updates'), '351,232 here');
       for (const rate of await page.locator('.rate .number').allTextContents()) assert.match(rate, /^[\d.]+ %$/);
       const colours = await page.locator('.layer:has-text("Values") >> nth=0').locator('canvas.now').evaluate((canvas) => {
         const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
@@ -210,14 +320,25 @@ describe('drawing', () => {
       assert.equal(colours, 4, 'two grounds, positive and negative spikes');
       assert.match(await text(page, '#additions'), /million/);
       assert.match(await text(page, '#saving'), /^[\d.]+ times less energy for arithmetic, by this estimate\.$/);
+
+      // And nothing of it is left on an empty pad.
+      await page.click('#clear');
+      await answer(page);
+      await scrolledTo(page, 'attention');
+      assert.match(await page.locator('#heads canvas >> nth=3').getAttribute('aria-label'), /: nothing yet$/);
+      const painted = await page.locator('#heads canvas').evaluateAll((all) =>
+        all.some((canvas) => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((v) => v !== 0)),
+      );
+      assert.ok(!painted, 'a map is left');
+      assert.equal(await text(page, '#fired'), '\u00a0');
     }));
 
-  test('the first prediction is there within 3 s, of a digit that the page draws itself', () =>
+  test('the first prediction is there within seconds, of a digit that the page draws itself', () =>
     visit(
       async (page) => {
         await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
         const time = await page.evaluate(() => performance.now());
-        assert.ok(time < 3000, `after ${time} ms`);
+        assert.ok(time < 15_000, `after ${time} ms`);
         await answer(page);
         // It gives way to the visitor's own.
         await draw(page, '#pad', DIGITS[1]);
@@ -314,6 +435,111 @@ describe('with the keyboard and a screen reader', () => {
       for (const id of ['play', 'step', 'together', 'symbol', 'example-pad']) assert.ok(reached.includes(id), `${id} is not reached: ${reached}`);
     }));
 
+  test('what the focus is on may vanish; the focus goes on from there', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        const press = async (id, key = 'Enter') => {
+          await page.focus(id);
+          await page.keyboard.press(key);
+        };
+        const dot = async (id) => {
+          await page.focus(id);
+          await page.keyboard.press('Space');
+          for (let i = 0; i < 6; i++) await page.keyboard.press('ArrowRight');
+          await page.keyboard.press('Space');
+        };
+        await dot('#pad');
+        await press('#undo');
+        assert.equal(await focused(page), 'pad');
+        await dot('#pad');
+        await press('#clear', 'Space');
+        assert.equal(await focused(page), 'pad');
+
+        // The notice: back to where the visitor was.
+        await noticeSaid(page, 'Running on the processor.');
+        await page.focus('#play');
+        await page.focus('#notice-close');
+        await page.keyboard.press('Enter');
+        assert.ok(await page.locator('#notice').isHidden());
+        assert.equal(await focused(page), 'play');
+
+        // A lesson.
+        await page.focus('#symbol');
+        await page.keyboard.type('dash');
+        await dot('#example-pad');
+        await press('#example-clear');
+        assert.equal(await focused(page), 'example-pad');
+        for (let i = 0; i < 5; i++) {
+          await dot('#example-pad');
+          await press('#add');
+          assert.equal(await focused(page), 'example-pad');
+        }
+        await press('#train');
+        assert.equal(await focused(page), 'stop');
+        await trainSaid(page, /^Step 1 /);
+        await page.keyboard.press('Enter');
+        assert.equal(await focused(page), 'train-said');
+        await trainSaid(page, /Stopped|It knows/);
+        await page.waitForFunction(() => document.activeElement.id === 'try');
+        await press('#reset');
+        assert.equal(await focused(page), 'train-said');
+        await barCount(page, 10);
+        await page.setInputFiles('#file', await withClasses(page, ['bow']));
+        await barCount(page, 11);
+        await press('#built-in');
+        assert.equal(await focused(page), 'model-said');
+        await barCount(page, 10);
+      },
+      { query: '?still' },
+    ));
+
+  for (const colorScheme of ['light', 'dark']) {
+    test(`in the system's colours, ${colorScheme}, everything is still there`, () =>
+      visit(
+        async (page) => {
+          await loaded(page);
+          const [placeholder, ground] = await page.locator('#symbol').evaluate((input) => [getComputedStyle(input, '::placeholder').color, getComputedStyle(input).backgroundColor]);
+          assert.ok(contrast(placeholder, ground) >= CONTRAST, `${placeholder} on ${ground}`);
+          await page.emulateMedia({ forcedColors: 'active' });
+          await draw(page, '#pad', DIGITS[3]);
+          await answer(page);
+          await draw(page, '#example-pad', TRIANGLE);
+          await page.click('#add');
+          const colours = await page.evaluate(() => {
+            const of = (selector, name = 'backgroundColor') => getComputedStyle(document.querySelector(selector))[name];
+            const ink = (canvas) => {
+              const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+              for (let i = 0; i < data.length; i += 4) if (data[i + 3] === 255) return `rgb(${data.slice(i, i + 3).join()})`;
+              return 'nothing';
+            };
+            return {
+              bar: [of('.bars .best i'), of('body')],
+              energy: [of('#energy-spiking'), of('body')],
+              rate: [getComputedStyle(document.querySelector('.ratebars i'), '::after').backgroundColor, of('body')],
+              legend: [of('.legend .plus'), of('body')],
+              thumb: [ink(document.querySelector('.thumb canvas')), of('.thumb')],
+              pad: [ink(document.querySelector('#pad')), of('#pad')],
+            };
+          });
+          for (const [what, [colour, ground]] of Object.entries(colours)) {
+            assert.ok(contrast(colour, ground) > 1.8, `${what}: ${colour} on ${ground}`);
+          }
+          const spikes = await page.locator('#glimpse').evaluate((canvas) => {
+            const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
+          });
+          assert.ok(spikes >= 2, 'spikes have the colour of the ground');
+          await page.focus('#undo');
+          await page.keyboard.press('Tab');
+          assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
+          await page.evaluate(() => scrollTo(0, 0));
+          await shot(page, `desktop-${colorScheme}-forced-colours`);
+        },
+        { context: { ...DESKTOP, colorScheme } },
+      ));
+  }
+
   for (const [name, context] of [['desktop', DESKTOP], ['phone', PHONE]]) {
     for (const colorScheme of ['light', 'dark']) {
       test(`axe finds nothing on a ${name}, ${colorScheme}`, () =>
@@ -349,6 +575,60 @@ describe('with the keyboard and a screen reader', () => {
         assert.deepEqual(small, []);
       },
       { context: { ...PHONE, viewport: { width: 360, height: 740 } } },
+    ));
+
+  test('on a phone every class has its probability and its whole name, and the pad is in sight', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        const [pad] = await boxes(page, '#pad');
+        // Of 844 px a browser keeps a fifth for itself.
+        assert.ok(pad.bottom <= 675, `the pad ends at ${pad.bottom}`);
+        const check = async (classes) => {
+          await draw(page, '#pad', DIGITS[8]);
+          await answer(page);
+          const rows = await page.locator('#bars li').evaluateAll((all) =>
+            all.map((row) => {
+              const [name, , number] = row.children;
+              const fits = (each) => each.scrollWidth <= each.clientWidth && each.scrollHeight <= each.clientHeight + 1;
+              const unclipped = (box) => box.width > 0 && box.height > 8 && box.left >= 0 && box.right <= innerWidth;
+              return {
+                name: name.textContent,
+                number: number.firstChild.data,
+                fits: fits(name) && fits(row),
+                visible: number.checkVisibility() && [name, number].every((each) => unclipped(each.getBoundingClientRect())),
+              };
+            }),
+          );
+          assert.equal(rows.length, classes);
+          for (const { name, number, fits, visible } of rows) {
+            assert.match(number, /^[\d.]+$/);
+            assert.ok(fits, `“${name}” is clipped`);
+            assert.ok(visible, `“${name}” or its probability is not in sight`);
+          }
+          const numbers = await boxes(page, '#bars .number, #bars .name, .glyph, #pad');
+          numbers.forEach((a, i) => numbers.slice(i + 1).forEach((b) => assert.ok(!overlap(a, b), `${a.name} and ${b.name} overlap: ${JSON.stringify([a, b])}`)));
+          const needed = await page.evaluate(() => document.documentElement.scrollWidth);
+          assert.ok(needed <= 390, `${needed} px wide`);
+          await page.click('#clear');
+        };
+        await check(10);
+        await page.setInputFiles('#file', await withClasses(page, ['Wasserhahn12', 'WWWWWWWWWWWW', 'a constellation of many stars']));
+        await barCount(page, 13);
+        // Longer than the page lets a symbol be: shown in full when it is touched.
+        const long = page.locator('#bars .name >> nth=12');
+        const clipped = () => long.evaluate((name) => name.scrollWidth > name.clientWidth);
+        assert.ok(await clipped());
+        assert.equal(await long.getAttribute('title'), 'a constellation of many stars');
+        await long.tap();
+        assert.ok(!(await clipped()));
+        await check(13);
+        await page.evaluate(() => scrollTo(0, 0));
+        await draw(page, '#pad', DIGITS[8]);
+        await answer(page);
+        await shot(page, 'phone-light-long-names');
+      },
+      { context: PHONE },
     ));
 
   test('who wants no motion gets none, who does can stop it', async () => {
@@ -413,9 +693,9 @@ describe('teaching', () => {
       await page.click('#thumbs button >> nth=5');
       assert.equal(await page.locator('#thumbs button').count(), 5);
       await page.click('#train');
-      await page.waitForFunction(() => /^Step 12 /.test(document.getElementById('train-said').textContent), null, { timeout: 300_000 });
+      await trainSaid(page, /^Step 12 /);
       await scrolledTo(page, 'teach');
-      await shot(page, 'desktop-light-teaching');
+      await shot(page, 'desktop-light-teaching', { training: true });
       await page.waitForFunction(() => !document.getElementById('save').disabled, null, { timeout: 600_000 });
       const said = await text(page, '#train-said');
       const [, symbols, digits, before] = said.match(/^It knows “triangle”: (\d+) of 30 .* (\d+) of 100 digits \((\d+) before\)/) ?? assert.fail(said);
@@ -449,50 +729,138 @@ describe('teaching', () => {
       const model = path.join(os.tmpdir(), `digits-triangle-${process.pid}.safetensors`);
       await download.saveAs(model);
       const found = JSON.parse(execFileSync(program, ['classify', '--model', model, '--device', 'cpu', '--json', picture], { encoding: 'utf8' }));
-      assert.match(JSON.stringify(found), /"triangle"/);
+      assert.equal(found.images.length, 1);
+      assert.equal(found.images[0].top[0].name, 'triangle', JSON.stringify(found));
 
       // And back: the original, then the file again.
       await page.click('#reset');
-      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 10);
+      await barCount(page, 10);
       await page.setInputFiles('#file', model);
-      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 11);
+      await barCount(page, 11);
+      await page.fill('#symbol', 'heart');
+      assert.equal(
+        await text(page, '#unseen'),
+        'This model knows “triangle” from an earlier visit, of which there are no drawings here; it may forget it.',
+      );
       await page.click('#clear');
       await draw(page, '#pad', jittered(TRIANGLE, 14));
       assert.equal(await answer(page), 'triangle');
       await page.click('#built-in');
-      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 10);
+      await barCount(page, 10);
+      assert.ok(await page.locator('#unseen').isHidden());
+      fs.rmSync(model);
+      fs.rmSync(picture);
     }));
+
+  test('while it trains, the drawing on the pad is read by what it has learned', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await prepare(page, 'tick', TICK);
+        await page.click('#train');
+        await trainSaid(page, /^Step 1 /);
+        await barCount(page, 11);
+        await page.evaluate(() => scrollTo(0, 0));
+        const reading = (digit) => page.waitForFunction((digit) => document.getElementById('answer').textContent === digit && !document.getElementById('reading').hasAttribute('aria-busy'), digit);
+        await draw(page, '#pad', DIGITS[7]);
+        await reading('7');
+        assert.match(await text(page, '#timing'), /^Training/);
+        // What is shown is marked as of before for as long as the new drawing waits.
+        await hold(page, 'trace');
+        await page.click('#clear');
+        await draw(page, '#pad', DIGITS[0]);
+        await page.waitForFunction(() => document.getElementById('reading').hasAttribute('aria-busy'));
+        const opacity = () => page.locator('.answer').evaluate((each) => Number(getComputedStyle(each).opacity));
+        assert.ok((await opacity()) < 0.6);
+        await hold(page, '');
+        await reading('0');
+        assert.equal(await opacity(), 1);
+        assert.ok(await page.locator('#stop').isEnabled(), 'training was over before the drawing was read');
+        await page.click('#stop');
+        await trainSaid(page, /^(Stopped|It knows)/);
+        assert.equal(await answer(page), '0');
+        assert.match(await text(page, '#timing'), /ms for one inference/);
+      },
+      { setup: (page) => inWorker(page, HOLDING) },
+    ));
+
+  test('nothing is taught while another model is loaded, and of several the last one stays', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await prepare(page, 'tick', TICK);
+        assert.ok(await page.locator('#train').isEnabled());
+        await hold(page, 'load');
+        await page.setInputFiles('#file', path.join(repository, 'models/cifar10-2-128.safetensors'));
+        await trainSaid(page, /^The network is being loaded\.$/);
+        for (const id of ['train', 'save', 'reset', 'try', 'built-in']) assert.ok(await page.locator(`#${id}`).isDisabled(), id);
+        await page.setInputFiles('#file', await withClasses(page, ['bow']));
+        await page.setInputFiles('#file', await withClasses(page, ['bow', 'cup']));
+        await hold(page, '');
+        await barCount(page, 12);
+        await trainSaid(page, /^Ready\.$/);
+        assert.equal(await text(page, '#model-said'), 'bow-cup.safetensors, read from this machine.');
+        assert.match(await text(page, '#unseen'), /knows “bow” and “cup” from an earlier visit.* forget them\.$/);
+        await page.click('#train');
+        await trainSaid(page, /^Step 2 /);
+        await page.click('#stop');
+        await trainSaid(page, /Not measured: “bow” and “cup”\.$/);
+        assert.deepEqual((await page.locator('#bars .name').allTextContents()).slice(10), ['bow', 'cup', 'tick']);
+      },
+      { setup: (page) => inWorker(page, HOLDING) },
+    ));
+
+  test('what was learned but could not be kept is taken back, and said', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await prepare(page, 'tick', TICK);
+        await page.click('#train');
+        await trainSaid(page, /^Step 1 /);
+        await hold(page, 'save');
+        await page.click('#stop');
+        await page.workers()[0].evaluate(async () => {
+          // Training ends, and the GPU goes ahead of what it has learned.
+          for (let i = 0; i < 1000 && self.waiting !== 'save'; i++) await new Promise((done) => setTimeout(done, 20));
+          postMessage({ event: 'lost', reason: 'a test' });
+        });
+        await noticeSaid(page, 'The GPU was lost.');
+        await trainSaid(page, /^Training ended before its time; nothing of it is kept\.$/);
+        await barCount(page, 10);
+        await draw(page, '#pad', DIGITS[6]);
+        assert.equal(await answer(page), '6');
+        assert.ok(await page.locator('#save').isDisabled());
+        assert.ok(await page.locator('#train').isEnabled());
+      },
+      { setup: (page) => inWorker(page, HOLDING) },
+    ));
 
   test('training can be stopped, and another symbol follows', () =>
     visit(async (page) => {
       const teach = async (name, strokes) => {
         await page.fill('#symbol', name);
         assert.equal(await page.locator('#thumbs button').count(), 0, 'examples of another symbol are left');
-        for (let i = 0; i < 5; i++) {
-          await draw(page, '#example-pad', jittered(strokes, i));
-          await page.click('#add');
-        }
+        await prepare(page, name, strokes);
         await page.click('#train');
-        await page.waitForFunction(() => /^Step 2 /.test(document.getElementById('train-said').textContent));
+        await trainSaid(page, /^Step 2 /);
       };
-      const stopped = () => page.waitForFunction(() => /^Stopped/.test(document.getElementById('train-said').textContent));
+      const stopped = () => trainSaid(page, /^Stopped/);
       await loaded(page);
       await teach('bow', [[[0.1, 0.2], [0.9, 0.8], [0.9, 0.2], [0.1, 0.8], [0.1, 0.2]]]);
       await page.setInputFiles('#file', path.join(repository, 'models/cifar10-2-128.safetensors'));
-      await page.waitForSelector('#notice:not([hidden])');
-      assert.equal(await text(page, '#notice-title'), 'The network is training.');
+      await noticeSaid(page, 'The network is training.');
       await page.click('#notice-action');
       await stopped();
-      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 11);
+      await barCount(page, 11);
 
-      await teach('tick', [[[0.2, 0.5], [0.4, 0.8], [0.85, 0.2]]]);
+      await teach('tick', TICK);
       await page.click('#stop');
       await stopped();
       assert.match(await text(page, '#train-said'), /of 30 of earlier symbols/);
-      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 12);
+      await barCount(page, 12);
       assert.deepEqual((await page.locator('#bars .name').allTextContents()).slice(10), ['bow', 'tick']);
       await page.click('#reset');
-      await page.waitForFunction(() => document.querySelectorAll('#bars li').length === 10);
+      await barCount(page, 10);
     }));
 });
 
@@ -501,16 +869,16 @@ describe('when something is missing or fails', () => {
     test(`without WebGPU the page says so, and the processor predicts, on a ${name}`, () =>
       visit(
         async (page) => {
-          await page.waitForSelector('#notice:not([hidden])');
-          assert.equal(await text(page, '#notice-title'), 'Running on the processor.');
-          assert.match(await text(page, '#notice-text'), /has no WebGPU/);
+          await noticeSaid(page, 'Running on the processor.');
+          assert.match(await text(page, '#notice-text'), /offers no WebGPU/);
           await draw(page, '#pad', DIGITS[4]);
           assert.equal(await answer(page), '4');
           await page.evaluate(() => scrollTo(0, 0));
+          assert.deepEqual(await covered(page), []);
           await shot(page, `${name}-light-no-webgpu`);
           await accessible(page);
-          await page.click('#notice-action');
-          await page.waitForSelector('#notice:not([hidden])');
+          // Another try would find the same.
+          assert.ok(await page.locator('#notice-action').isHidden());
           await page.click('#notice-close');
           assert.ok(await page.locator('#notice').isHidden());
           await page.click('#samples button >> nth=6');
@@ -527,15 +895,83 @@ describe('when something is missing or fails', () => {
       ));
   }
 
-  test('without a hardware GPU the page says so', () =>
+  for (const [name, context] of [['desktop', DESKTOP], ['phone', PHONE]]) {
+    test(`without a hardware GPU the page says so, on a ${name}`, () =>
+      visit(
+        async (page) => {
+          await noticeSaid(page, 'Running on the processor.');
+          assert.match(await text(page, '#notice-text'), /no hardware GPU/);
+          await draw(page, '#pad', DIGITS[9]);
+          assert.equal(await answer(page), '9');
+          await page.evaluate(() => scrollTo(0, 0));
+          assert.deepEqual(await covered(page), []);
+          await shot(page, `${name}-light-no-adapter`);
+          for (const width of [320, 600, 768, 1000, 1100]) {
+            await page.setViewportSize({ width, height: 844 });
+            assert.deepEqual(await covered(page), [], `${width} px wide`);
+          }
+          await page.click('#notice-action');
+          await noticeSaid(page, 'Running on the processor.');
+        },
+        { query: '?still', context },
+      ));
+  }
+
+  test('on a page that is not secure, that is the reason', () =>
     visit(
       async (page) => {
-        await page.waitForSelector('#notice:not([hidden])');
-        assert.match(await text(page, '#notice-text'), /no hardware GPU/);
-        await draw(page, '#pad', DIGITS[9]);
-        assert.equal(await answer(page), '9');
+        await noticeSaid(page, 'Running on the processor.');
+        assert.match(await text(page, '#notice-text'), /https, or from localhost/);
+        assert.ok(await page.locator('#notice-action').isHidden());
       },
-      { query: '?still' },
+      {
+        query: '?still',
+        setup: async (page) => {
+          await page.addInitScript(() => {
+            delete Navigator.prototype.gpu;
+            Object.defineProperty(window, 'isSecureContext', { value: false });
+          });
+          await inWorker(page, 'delete WorkerNavigator.prototype.gpu;');
+        },
+      },
+    ));
+
+  test('a browser that cannot run the module is told so, once', () =>
+    visit(
+      async (page) => {
+        await noticeSaid(page, 'This browser cannot run the network.');
+        assert.match(await text(page, '#notice-text'), /SIMD.* Update it/);
+        assert.ok(await page.locator('#notice-action').isHidden());
+        assert.equal(await text(page, '#sure'), 'There is no network');
+        assert.equal(await text(page, '#train-said'), 'The network is not loaded.');
+        await page.click('#notice-close');
+        await draw(page, '#pad', DIGITS[1]);
+        await page.waitForTimeout(500);
+        assert.ok(await page.locator('#notice').isHidden());
+      },
+      {
+        query: '?still',
+        setup: (page) => inWorker(page, `Spikeshade.load = async () => { throw Object.assign(new Error('no SIMD'), { code: 'unsupported' }); };`),
+      },
+    ));
+
+  test('a GPU that is lost, and a network that does not load again: both are told', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await draw(page, '#pad', DIGITS[2]);
+        assert.equal(await answer(page), '2');
+        await page.route('**/*.wasm', (route) => route.fulfill({ status: 503, body: '' }));
+        await page.workers()[0].evaluate(() => postMessage({ event: 'lost', reason: 'a test' }));
+        await noticeSaid(page, 'The GPU was lost. A part of the page did not load.');
+        assert.equal(await text(page, '#sure'), 'There is no network');
+        assert.equal(await text(page, '#device-name'), 'Not running');
+        await page.unroute('**/*.wasm');
+        await page.click('#notice-action');
+        await page.waitForFunction(() => document.getElementById('answer').textContent === '2');
+        assert.ok(await page.locator('#notice').isHidden());
+      },
+      { expected: /503|wasm/i },
     ));
 
   test('a lost device is said, the processor goes on, and a retry recovers', () =>
@@ -553,8 +989,7 @@ describe('when something is missing or fails', () => {
         await draw(page, '#pad', DIGITS[5]);
         assert.equal(await answer(page), '5');
         await worker.evaluate(() => self.lastDevice.destroy());
-        await page.waitForSelector('#notice:not([hidden])');
-        assert.equal(await text(page, '#notice-title'), 'The GPU was lost.');
+        await noticeSaid(page, 'The GPU was lost.');
         await loaded(page, 'cpu');
         await page.click('#clear');
         await draw(page, '#pad', DIGITS[3]);
@@ -582,19 +1017,16 @@ describe('when something is missing or fails', () => {
             return make.apply(this, args);
           };
         });
-        await page.fill('#symbol', 'tick');
-        for (let i = 0; i < 5; i++) {
-          await draw(page, '#example-pad', jittered([[[0.2, 0.5], [0.4, 0.8], [0.85, 0.2]]], i));
-          await page.click('#add');
-        }
+        await prepare(page, 'tick', TICK);
         await page.click('#train');
-        for (let lost = false; !lost; ) {
+        let lost = false;
+        for (let i = 0; i < 100 && !lost; i++) {
           await page.waitForTimeout(300);
           lost = await worker.evaluate(() => (self.lastDevice?.destroy(), self.lastDevice !== undefined));
         }
-        await page.waitForFunction(() => /^Training ended before its time/.test(document.getElementById('train-said').textContent));
-        await page.waitForSelector('#notice:not([hidden])');
-        assert.equal(await text(page, '#notice-title'), 'The GPU was lost.');
+        assert.ok(lost, 'training makes no buffer on the GPU');
+        await trainSaid(page, /^Training ended before its time/);
+        await noticeSaid(page, 'The GPU was lost.');
         await loaded(page, 'cpu');
         assert.equal(await page.locator('#bars li').count(), 10);
         await page.evaluate(() => scrollTo(0, 0));
@@ -609,7 +1041,7 @@ describe('when something is missing or fails', () => {
     visit(
       async (page) => {
         await loaded(page);
-        await page.waitForFunction(() => document.getElementById('notice-title').textContent === 'The GPU is out of memory.');
+        await noticeSaid(page, 'The GPU is out of memory.');
         await draw(page, '#pad', DIGITS[2]);
         assert.equal(await answer(page), '2');
       },
@@ -627,8 +1059,7 @@ describe('when something is missing or fails', () => {
   test('a module that does not load is said, and a retry recovers', () =>
     visit(
       async (page) => {
-        await page.waitForSelector('#notice:not([hidden])');
-        assert.equal(await text(page, '#notice-title'), 'A part of the page did not load.');
+        await noticeSaid(page, 'A part of the page did not load.');
         await page.unroute('**/*.wasm');
         await page.click('#notice-action');
         await loaded(page);
@@ -641,8 +1072,7 @@ describe('when something is missing or fails', () => {
   test('a page whose own files do not load says so', () =>
     visit(
       async (page) => {
-        await page.waitForSelector('#notice:not([hidden])');
-        assert.equal(await text(page, '#notice-title'), 'The page could not start.');
+        await noticeSaid(page, 'The page could not start.');
         await page.unroute('**/pad.js');
         await page.click('#notice-action');
         await loaded(page);
@@ -659,30 +1089,112 @@ describe('when something is missing or fails', () => {
       await page.setInputFiles('#file', path.join(repository, 'examples/images/seven.png'));
       assert.equal(await answer(page), '7');
 
-      const dropped = async (name, content, type) => {
-        const transfer = await page.evaluateHandle(
-          ([name, content, type]) => {
-            const data = new DataTransfer();
-            data.items.add(new File([content], name, { type }));
-            return data;
-          },
-          [name, content, type],
-        );
-        await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
-        await page.waitForSelector('#notice:not([hidden])');
-      };
-      await dropped('notes.txt', 'not a picture', 'text/plain');
-      assert.match(await text(page, '#notice-title'), /“notes.txt” is neither a picture nor a model/);
+      await drop(page, [{ name: 'notes.txt', type: 'text/plain', base64: btoa('not a picture') }]);
+      await noticeSaid(page, '“notes.txt” is neither a picture nor a model.');
       await page.click('#notice-close');
-      await dropped('broken.safetensors', 'not a model', '');
-      assert.equal(await text(page, '#notice-title'), 'This is no model that the page can run.');
-      assert.ok((await text(page, '#notice-text')).length > 30);
+      await drop(page, [{ name: 'broken.safetensors', type: '', base64: btoa('not a model') }]);
+      await noticeSaid(page, 'This is no model that the page can run.');
+      assert.match(await text(page, '#notice-text'), /.{30} The model you had is still here\.$/);
       await shot(page, 'desktop-light-bad-model');
       await page.click('#notice-close');
       await page.click('#clear');
       await draw(page, '#pad', DIGITS[8]);
       assert.equal(await answer(page), '8');
     }));
+
+  test('of several pictures the last one stays, whichever is decoded first, and the others are let go', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        const [three, seven] = [image('3-dark-on-light.png'), image('seven.png')];
+        const late = (milliseconds) => page.evaluate((milliseconds) => (window.late = milliseconds), milliseconds);
+        const decoded = (n) => page.waitForFunction((n) => window.decoded === n, n);
+        await drop(page, [three, seven]);
+        await decoded(1);
+        assert.equal(await answer(page), '7');
+        // The first one takes longer than the second.
+        await late(600);
+        await drop(page, [seven]);
+        await late(0);
+        await drop(page, [three]);
+        await decoded(3);
+        assert.equal(await answer(page), '3');
+        // A drawing that is begun meanwhile comes last, and so does an empty pad.
+        await late(600);
+        await drop(page, [seven]);
+        await page.click('#samples button >> nth=4');
+        await decoded(4);
+        assert.equal(await answer(page), '4');
+        await drop(page, [seven]);
+        await page.click('#clear');
+        await decoded(5);
+        assert.equal(await answer(page), '–');
+        // Nor is a failure told of what is no longer wanted.
+        await drop(page, [{ name: 'notes.txt', type: 'text/plain', base64: btoa('not a picture') }]);
+        await late(0);
+        await drop(page, [seven]);
+        await decoded(7);
+        assert.equal(await answer(page), '7');
+        assert.ok(await page.locator('#notice').isHidden());
+        // A model and a picture at once are both taken.
+        const { name, buffer } = await withClasses(page, ['bow']);
+        await drop(page, [three, { name, type: '', base64: buffer.toString('base64') }]);
+        await barCount(page, 11);
+        await decoded(8);
+        assert.equal(await answer(page), '3');
+        await page.click('#clear');
+        await page.waitForFunction(() => window.open === 0);
+      },
+      {
+        setup: (page) =>
+          page.addInitScript(() => {
+            Object.assign(window, { late: 0, decoded: 0, open: 0 });
+            const decode = window.createImageBitmap;
+            window.createImageBitmap = async (file) => {
+              const wait = window.late;
+              const bitmap = await decode(file).catch((error) => error);
+              await new Promise((done) => setTimeout(done, wait));
+              window.decoded++;
+              if (bitmap instanceof Error) throw bitmap;
+              window.open++;
+              const close = bitmap.close;
+              bitmap.close = function () {
+                window.open--;
+                close.call(this);
+              };
+              return bitmap;
+            };
+          }),
+      },
+    ));
+
+  test('a transparent picture lies on white, as the network gets it, in the dark too', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        const url = await page.evaluate(async () => {
+          const canvas = new OffscreenCanvas(120, 60);
+          const context = canvas.getContext('2d');
+          context.lineWidth = 7;
+          context.strokeStyle = '#000';
+          context.beginPath();
+          for (const point of [[44, 12], [76, 12], [56, 50]]) context.lineTo(...point);
+          context.stroke();
+          const bytes = new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer());
+          return btoa(String.fromCharCode(...bytes));
+        });
+        await drop(page, [{ name: 'seven.png', type: 'image/png', base64: url }]);
+        await page.waitForFunction(() => document.getElementById('answer').textContent !== '–');
+        assert.equal(await answer(page), '7');
+        const pixel = (x, y) => page.locator('#pad').evaluate((pad, [x, y]) => [...pad.getContext('2d').getImageData(x * pad.width, y * pad.height, 1, 1).data], [x, y]);
+        assert.deepEqual(await pixel(0.1, 0.5), [255, 255, 255, 255]);
+        assert.deepEqual(await pixel(0.1, 0.1), [0, 0, 0, 0]);
+        // Ink on white is light on dark to the network.
+        const corner = await page.locator('#seen').evaluate((seen) => seen.getContext('2d').getImageData(0, 0, 1, 1).data[0]);
+        assert.ok(corner < 32, `${corner}`);
+      },
+      { context: { ...DESKTOP, colorScheme: 'dark' } },
+    ));
 
   test('another model: colour pictures, other classes', () =>
     visit(async (page) => {
@@ -693,6 +1205,7 @@ describe('when something is missing or fails', () => {
       await answer(page);
       assert.match((await page.locator('#bars .name').allTextContents()).join(), /cat/);
       assert.match(await text(page, '#train-said'), /does not read digits/);
+      assert.equal(await text(page, '#title'), 'Show it a picture.');
       await shot(page, 'desktop-light-other-model');
     }));
 
