@@ -106,8 +106,8 @@ svg{display:block;max-width:100%;height:auto}svg text{fill:var(--ink);font:12px 
 .threshold{stroke:var(--minus);stroke-width:1.5;stroke-dasharray:5 3}polyline{fill:none;stroke:var(--ac);stroke-width:2}\
 figure{margin:0}.maps{display:flex;flex-wrap:wrap;gap:14px 34px}.block{display:flex;gap:8px;flex-wrap:wrap;align-items:flex-end}.shown{display:block;position:relative;overflow:hidden;border:1px solid var(--line);border-radius:4px}\
 .large{width:196px;height:196px}.of-block{width:140px;height:140px}.of-head{width:84px;height:84px}\
-.shown i,.shown img{position:absolute;inset:0;width:100%;height:100%;image-rendering:pixelated}.shown i{background-size:100% 100%}\
-.map i{filter:grayscale(1)}.map img{opacity:.7}.split{display:flex;flex-wrap:wrap;gap:28px;align-items:flex-start}figcaption{font-size:12.5px;margin-top:3px}\
+.shown span,.shown img{position:absolute;inset:0;width:100%;height:100%;image-rendering:pixelated}.shown span{background-size:100% 100%}\
+.map span{filter:grayscale(1)}.map img{opacity:.7}.split{display:flex;flex-wrap:wrap;gap:28px;align-items:flex-start}figcaption{font-size:12.5px;margin-top:3px}\
 .key{display:inline-block;width:11px;height:11px;border-radius:2px;vertical-align:-1px;margin:0 5px 0 12px}\
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;overflow-x:auto;font-size:13px;line-height:1.45}\
 details{margin:8px 0}summary{cursor:pointer;color:var(--soft)}\n";
@@ -502,8 +502,8 @@ fn one_image(out: &mut String, report: &Report, sample: &Sample) {
     put(
         out,
         format_args!(
-            "<style>.shown i{{background-image:url(\"{picture}\")}}</style>\n<div class=\"split\"><figure><span class=\"shown \
-             large\" role=\"img\" aria-label=\"the image as the model sees it\"><i></i></span><figcaption>as the model sees \
+            "<style>.shown span{{background-image:url(\"{picture}\")}}</style>\n<div class=\"split\"><figure><span class=\"shown \
+             large\" role=\"img\" aria-label=\"the image as the model sees it\"><span></span></span><figcaption>as the model sees \
              it{}</figcaption></figure>\n",
             if report.receipt.sequence { ", at the first timestep" } else { "" }
         ),
@@ -570,7 +570,7 @@ fn maps(out: &mut String, config: &Config, sample: &Sample) {
             put(
                 &mut of_block,
                 format_args!(
-                    "<figure><span class=\"shown map {class}\"><i></i><img src=\"{}\" alt=\"attention map, \
+                    "<figure><span class=\"shown map {class}\"><span></span><img src=\"{}\" alt=\"attention map, \
                      {what}\"></span><figcaption>{what}{}</figcaption></figure>",
                     bitmap(&Picture::of_map(values, (height, width))),
                     if silent { ": silent" } else { "" }
