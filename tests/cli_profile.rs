@@ -120,7 +120,11 @@ fn two_receipts_stand_side_by_side_without_a_run() {
     refused(&["--compare", &at("a"), MNIST], "give pictures");
     refused(&["--compare", &at("a")], "give pictures");
     refused(&[&picture, "--compare", &at("a"), &at("b")], "without a run");
-    refused(&["--compare", &at("a"), &picture], "nor a folder with one");
+    // A picture after --compare is one to run on.
+    let json: Value = serde_json::from_str(&good(&["--json", "--compare", &at("a"), &picture])).unwrap();
+    assert_eq!((&json["images"], &json["compared_with"]["timesteps"]), (&1.into(), &1.into()));
+    refused(&[&picture, "--compare", &picture], "nor a folder with one");
+    refused(&["--compare", &at("a"), &at("nowhere")], "nowhere");
 }
 
 /// What `forward` takes, `profile` takes, too: batches and sequences.

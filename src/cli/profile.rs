@@ -176,13 +176,12 @@ impl Profile {
             }
         }
         let (first, second) = self.subjects()?;
+        let pictures = self.pictures();
         if let (Subject::Receipt(first), Some(Subject::Receipt(second))) = (&first, &second) {
             return self.compare_receipts(common, first, second);
         }
-        if self.images.is_empty() && self.data.is_none() && self.input.is_none() {
-            bail!(
-                "a model is to run, and there is nothing to run it on; give pictures (before --compare), --data or --input"
-            );
+        if pictures.is_empty() && self.data.is_none() && self.input.is_none() {
+            bail!("a model is to run, and there is nothing to run it on; give pictures, --data or --input");
         }
         let Subject::Model(model, name) = first else {
             bail!("the first of --compare is a receipt and the second a model; give the model first");
@@ -250,10 +249,25 @@ impl Profile {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// What --compare names, less a picture that follows it.
+    fn compared(&self) -> &[PathBuf] {
+        match &self.compare[..] {
+            [first, last] if self.data.is_none() && self.input.is_none() && !is_subject(last) => {
+                std::slice::from_ref(first)
+            }
+            all => all,
+        }
+    }
+
+    /// Picture files and folders of them, the one after --compare among them.
+    fn pictures(&self) -> Vec<&PathBuf> {
+        self.images.iter().chain(&self.compare[self.compared().len()..]).collect()
+    }
+
     /// What is profiled, and what stands beside it.
     fn subjects(&self) -> Result<(Subject, Option<Subject>)> {
         let own = || self.open_model(self.model.as_deref()).map(|(model, name)| Subject::Model(model, name));
-        Ok(match &self.compare[..] {
+        Ok(match self.compared() {
             [first, second] => {
                 if self.model.is_some() {
                     bail!("--compare has two already; leave --model out, or one of them");
@@ -267,7 +281,7 @@ impl Profile {
 
     /// Two receipts, of which nothing is run.
     fn compare_receipts(&self, common: &Common, first: &Receipt, second: &Receipt) -> Result<ExitCode> {
-        if !self.images.is_empty() || self.data.is_some() || self.input.is_some() || self.why.is_some() {
+        if !self.pictures().is_empty() || self.data.is_some() || self.input.is_some() || self.why.is_some() {
             bail!(
                 "two receipts are compared without a run; leave out pictures, --data, --input and --why, or give a model"
             );
@@ -305,7 +319,7 @@ impl Profile {
             Some(data) => Ok(Source::Labelled(Dataset::open(data, self.split, &preparation)?)),
             None => {
                 let mut paths = Vec::new();
-                for image in &self.images {
+                for image in self.pictures() {
                     paths.extend(pictures_at(image)?);
                 }
                 Ok(Source::Pictures(paths, Box::new(preparation)))
@@ -432,6 +446,12 @@ fn make_folder(out: &Path) -> Result<()> {
         bail!("--out {}: is a file; give a folder, which is made if it is not there", out.display());
     }
     Ok(std::fs::create_dir_all(out).map_err(|e| crate::Error::io(out, e))?)
+}
+
+/// Whether it looks like a receipt, the folder of one, or a model.
+fn is_subject(path: &Path) -> bool {
+    let folder = path.join("receipt.json").is_file() || path.join("config.json").is_file();
+    folder || path.extension().is_some_and(|e| e == "safetensors") || is_json(path)
 }
 
 /// Whether a file is one of JSON rather than a checkpoint, which begins with eight bytes of a length.
