@@ -155,6 +155,7 @@ fn sequences_are_profiled() {
     assert_eq!(of_batches[0]["totals"]["acs"], 2_175_000);
     assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("at the first timestep"));
     refused(&["--model", &model, "--input", input, "--why", "head_lif:0:7"], "timestep 7");
+    assert!(good(&["--model", &model, "--input", input]).contains(": 2 sequences at 6 timesteps"));
 }
 
 #[test]

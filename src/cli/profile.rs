@@ -490,9 +490,10 @@ fn file_name(path: &Path) -> String {
 fn table(receipt: &Receipt, cost: &CostModel) -> String {
     let images = receipt.images;
     let mut text = format!(
-        "{}: {} image{} at {} timestep{}\n\n",
+        "{}: {} {}{} at {} timestep{}\n\n",
         crate::error::clip(&receipt.model.name),
         grouped(images),
+        if receipt.sequence { "sequence" } else { "image" },
         if images == 1 { "" } else { "s" },
         receipt.timesteps,
         if receipt.timesteps == 1 { "" } else { "s" }
