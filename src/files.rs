@@ -84,7 +84,26 @@ pub fn exit_unfinished(code: i32) -> ! {
 /// # Errors
 /// [`Error::Io`] naming `path`, also where it is a folder or a read-only file.
 pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_aside_io(path, bytes).map_err(|e| Error::io(path, without_aside(e)))
+    write_all_aside(&[(path, bytes)])
+}
+
+/// As [`write_aside`], of files that belong together: none takes its place before all are on the disk.
+///
+/// # Errors
+/// As [`write_aside`], of the first that fails.
+pub fn write_all_aside(files: &[(&Path, &[u8])]) -> Result<()> {
+    let named = |path: &Path| {
+        let path = path.to_path_buf();
+        move |e| Error::io(&path, without_aside(e))
+    };
+    let mut asides = Vec::new();
+    for (path, bytes) in files {
+        asides.push(Aside::new(path, bytes).map_err(named(path))?);
+    }
+    for (aside, (path, _)) in asides.into_iter().zip(files) {
+        aside.map_or(Ok(()), Aside::put).map_err(named(path))?;
+    }
+    Ok(())
 }
 
 /// Replaces the entry `path` of its folder by a file that only the user can read and write, whatever the umask and whatever
@@ -169,27 +188,42 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write_aside_io(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (target, permissions) = match destination(path)? {
-        Destination::Direct(target) => return fs::write(target, bytes),
-        Destination::File { target, permissions } => (target, permissions),
-    };
-    let folder = folder_of(&target);
-    // Dropped in reverse order: the file, then its registration.
-    let (_registered, mut aside) = new_aside(folder, false)?;
-    aside.write_all(bytes)?;
-    if let Some(permissions) = permissions {
-        aside.as_file().set_permissions(permissions)?;
+/// Bytes beside the file whose place they are to take.
+struct Aside {
+    // Dropped in this order: the file, then its registration.
+    file: NamedTempFile,
+    registered: Registered,
+    target: PathBuf,
+}
+
+impl Aside {
+    /// Writes `bytes` aside; `None` where they went to a pipe or device.
+    fn new(path: &Path, bytes: &[u8]) -> io::Result<Option<Self>> {
+        let (target, permissions) = match destination(path)? {
+            Destination::Direct(target) => return fs::write(target, bytes).map(|()| None),
+            Destination::File { target, permissions } => (target, permissions),
+        };
+        let (registered, mut file) = new_aside(folder_of(&target), false)?;
+        file.write_all(bytes)?;
+        if let Some(permissions) = permissions {
+            file.as_file().set_permissions(permissions)?;
+        }
+        // Before the rename, or a power cut could leave the new name with no content.
+        file.as_file().sync_all()?;
+        Ok(Some(Aside { file, registered, target }))
     }
-    // Before the rename, or a power cut could leave the new name with no content.
-    aside.as_file().sync_all()?;
-    aside.persist(&target).map_err(|e| e.error)?;
-    #[cfg(unix)]
-    if let Ok(folder) = File::open(folder) {
-        // The content is safe by now, and some file systems cannot flush a folder: no reason to report a failure.
-        let _ = folder.sync_all();
+
+    fn put(self) -> io::Result<()> {
+        let Aside { file, registered, target } = self;
+        file.persist(&target).map_err(|e| e.error)?;
+        drop(registered);
+        #[cfg(unix)]
+        if let Ok(folder) = File::open(folder_of(&target)) {
+            // The content is safe by now, and some file systems cannot flush a folder: no reason to report a failure.
+            let _ = folder.sync_all();
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -212,6 +246,20 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(&open_mapped(&path).unwrap()[..], b"two");
         assert_eq!(names(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn files_that_belong_together_are_written_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("a"), folder.path().join("b"));
+        write_all_aside(&[(&first, b"1"), (&second, b"2")]).unwrap();
+        assert_eq!((fs::read(&first).unwrap(), fs::read(&second).unwrap()), (b"1".to_vec(), b"2".to_vec()));
+        fs::remove_file(&second).unwrap();
+        fs::create_dir(&second).unwrap();
+        let error = write_all_aside(&[(&first, b"new"), (&second, b"new")]).unwrap_err().to_string();
+        assert!(error.contains(&second.display().to_string()), "{error}");
+        assert_eq!(fs::read(&first).unwrap(), b"1");
+        assert_eq!(names(folder.path()), ["a", "b"]);
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use serde_json::Value;
 use spikeshade::checkpoint::Checkpoint;
 use spikeshade::gpu::{Limits, MemoryPlan};
+use spikeshade::insight::comparison::{comparison, differences, names};
 use spikeshade::insight::counts::Counts;
 use spikeshade::insight::receipt::{Accuracy, COST_MODELS, CostModel, Receipt};
-use spikeshade::insight::report::{Report, Sample, html};
-use spikeshade::insight::why::{Question, why};
+use spikeshade::insight::report::{Report, Sample, comparison_html, html};
+use spikeshade::insight::why::{Question, Why, why};
 use spikeshade::kernels::attention::Order;
 use spikeshade::layers::Options;
 use spikeshade::model::{InputShape, Model};
@@ -241,6 +242,137 @@ fn receipts_are_those_reckoned_by_hand() {
     assert!(close(receipt.picojoules("dense", "45nm-f32").unwrap(), 4.6 * 927_472.0));
 }
 
+/// The receipt of `odd_eval` by hand, where tokens and a head's channels differ: 9 × 9 pixels, channels 1 → 3 → 6 → 12 → 24, pooled
+/// after stage 1, so 5 × 5 tokens; D 24 in 8 heads of 3, hidden width 96, 7 classes, T 3, three images.
+#[test]
+fn receipts_tell_the_orders_of_attention_apart() {
+    let (_, receipt) = run(&fixture("odd_eval.safetensors"), &Device::Cpu, census());
+    let counting = |name: &str| receipt.counting(name).unwrap();
+
+    // The first convolution sees 25² pairs, each of 1 · 3 channels; the head has 24 · 7 weights.
+    let macs = 625 * 3 + 24 * 7;
+    let layers = 20_730 + 45_264 + 59_640 + 138_864 + 3 * 27_720 + 9_840 + 111_744 + 43_656;
+    // 831 spikes of Q and 2208 of V: 3 additions each in the order Q (Kᵀ V), which ran, 25 in the other.
+    let (q_kv, qk_v) = ((831 + 2208) * 3, (831 + 2208) * 25);
+    assert_eq!((receipt.totals.macs, receipt.totals.acs), (3 * macs, layers + q_kv));
+    let of = receipt.layers.iter().find_map(|l| l.attention.clone().map(|a| (l.dense, a))).unwrap();
+    assert_eq!((of.1.order, of.1.q_kv, of.1.qk_v), (Order::QKv, q_kv, qk_v));
+    // 2 · N · D · d, at 3 timesteps, of 3 images.
+    assert_eq!(of.0, 2 * 25 * 24 * 3 * 3 * 3);
+
+    let conv = 432 * 9 * 6 + 534 * 9 * 12 + 343 * 9 * 24 + 839 * 9 * 24;
+    let linear = 3 * 1155 * 24 + 410 * 24 + 1164 * 96 + 1819 * 24;
+    // The head's 1154 spikes over 25 tokens, 7 classes.
+    let sops = |attention: u64| ((conv + linear + attention) as f64 + 1154.0 * 7.0 / 25.0) / 3.0;
+    let first = f64::from(9 * 9 * 9 * 3);
+    assert_eq!(counting("spikformer").macs, first);
+    assert!(close(counting("spikformer").acs, sops(qk_v)));
+    assert_eq!(counting("spike-driven").macs, 3.0 * first);
+    assert!(close(counting("spike-driven").acs, sops(q_kv)));
+
+    // The network without attention, of an image at one timestep; its attention in the order (Q Kᵀ) V.
+    let pass = 625 * (3 + 18) + 169 * (72 + 288 + 576) + 4 * 25 * 24 * 24 + 2 * 25 * 24 * 96 + 168;
+    assert_eq!(pass, 344_277);
+    assert_eq!(counting("dense").macs, f64::from(pass + 2 * 25 * 25 * 24));
+    assert_eq!(counting("dense").updates, 7629.0);
+
+    // NeuroBench: three copies of the image, rates of the head that are not zero, attention not seen.
+    let bench = &receipt.neurobench;
+    assert_eq!(bench.effective_macs, f64::from(3 * 1812 * 3 + (27 + 71 + 71) * 7) / 3.0);
+    assert_eq!(bench.effective_acs, layers as f64 / 3.0);
+    assert_eq!(bench.dense, f64::from(3 * pass));
+    // Its hooks see every LIF (7629 neurons at 3 timesteps of 3 images) and K's ReLU (600 keys, of which 2009 are not zero).
+    assert_eq!((receipt.totals.updates, receipt.totals.spikes), (7629 * 9, 10_917));
+    assert_eq!(bench.activation_sparsity, 1.0 - f64::from(10_917 + 2_009) / f64::from((7629 + 600) * 9));
+    // 15,693 weights, of which the fixture's grid leaves 2,513 zero; scale and shift of 285 output channels; the head's bias.
+    assert_eq!(bench.connection_sparsity, 2_513.0 / 15_693.0);
+    assert_eq!(bench.footprint, 4 * 15_693 + 8 * 285 + 4 * 7);
+}
+
+/// The receipt of `events_eval` by hand: `tiny_eval`'s shape, but an image of its own at each of 6 timesteps; two sequences.
+#[test]
+fn receipts_of_sequences_count_every_frame() {
+    let (_, receipt) = run(&fixture("events_eval.safetensors"), &Device::Cpu, census());
+    let counting = |name: &str| receipt.counting(name).unwrap();
+    assert!(receipt.sequence && receipt.timesteps == 6);
+    let first = 2116 * 3 * 4;
+    assert_eq!(receipt.totals.macs, 2 * (6 * first + 320));
+    assert_eq!(receipt.layers[0].triggered, [2 * first; 6]);
+    assert_eq!(receipt.layers[0].dense, 12 * first);
+    let acs = 103_016 + 355_680 + 1_152_768 + 179_328 + 3 * 36_608 + 34_752 + 148_224 + 61_664;
+    assert_eq!(receipt.totals.acs, acs + (931 + 928) * 16);
+    for name in ["spikformer", "spike-driven"] {
+        assert_eq!(counting(name).macs, f64::from(6 * 9 * 16 * 16 * 3 * 4), "{name}");
+    }
+    assert_eq!(counting("neurobench").macs, f64::from(74_018 * 4 + (28 + 48 + 50 + 52 + 54 + 52) * 10) / 2.0);
+    assert_eq!(counting("neurobench").acs, acs as f64 / 2.0);
+    // The dense network sees each of the 6 frames once, as the spiking one does.
+    assert_eq!((counting("dense").macs, counting("dense").updates), (6.0 * 927_472.0, 6.0 * 12_800.0));
+    assert_eq!(receipt.neurobench.dense, f64::from(6 * (927_472 - 2 * 16 * 16 * 32)));
+}
+
+/// Energies of layers and membranes add up to the total, under every cost model.
+#[test]
+fn energies_of_layers_add_up() {
+    for name in ["odd_eval", "events_eval"] {
+        let (_, receipt) = run(&fixture(&format!("{name}.safetensors")), &Device::Cpu, census());
+        for cost in COST_MODELS {
+            let layers: f64 = receipt.layers.iter().map(|l| l.energy(cost, receipt.images)).sum();
+            let total = receipt.picojoules("exact", cost.name).unwrap();
+            assert!(close(layers + receipt.membranes(cost), total), "{name}, {}", cost.name);
+            assert_eq!(receipt.membranes(cost) > 0.0, cost.name.ends_with("sram"), "{}", cost.name);
+        }
+    }
+}
+
+#[test]
+fn receipts_of_other_formats_are_refused() {
+    let (_, receipt) = run(&fixture("odd_eval.safetensors"), &Device::Cpu, census());
+    let good = serde_json::to_value(&receipt).unwrap();
+    assert_eq!(Receipt::parse(&good.to_string()).unwrap(), receipt);
+    let refused = |change: &dyn Fn(&mut Value), says: &str| {
+        let mut json = good.clone();
+        change(&mut json);
+        let error = Receipt::parse(&json.to_string()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    refused(&|j| j["format"] = 99.into(), "format 99");
+    refused(&|j| j["format"] = "two".into(), "an unknown format");
+    refused(&|j| drop(j.as_object_mut().unwrap().remove("format")), "format 1");
+    refused(&|j| drop(j.as_object_mut().unwrap().remove("spikeshade")), "is no receipt");
+    refused(&|j| drop(j.as_object_mut().unwrap().remove("images")), "`images`");
+    refused(&|j| j["neurons"][0]["positive"] = vec![1, 2].into(), "timesteps");
+    refused(&|j| j["layers"][0]["triggered"] = vec![1].into(), "timesteps");
+}
+
+#[test]
+fn comparisons_say_what_differs() {
+    let (_, a) = run(&fixture("odd_eval.safetensors"), &Device::Cpu, census());
+    let (_, mut b) = run(&fixture("events_eval.safetensors"), &Device::Cpu, census());
+    assert!(differences(&a, &a).is_empty());
+    assert_eq!(names(&a, &b), ["fixture (1)", "fixture (2)"]);
+    let told = differences(&a, &b).join("; ");
+    for what in ["timesteps (3 and 6)", "images (3 and 2)", "static images and sequences", "pixels"] {
+        assert!(told.contains(what), "{told}");
+    }
+    b.energy.retain(|e| e.cost_model != "45nm-f16");
+    b.accuracy = Some(Accuracy { labelled: 2, right: vec![0, 1, 1, 2, 2, 2] });
+    b.neurons.retain(|n| n.name != "head_lif");
+    let sections = comparison(&a, &b);
+    let row = |what: &str| sections.iter().flat_map(|s| &s.rows).find(|r| r.what == what).unwrap();
+    assert_eq!((row("energy, 45nm-f16").values[1].as_str(), row("energy, 45nm-f16").ratio.as_str()), ("–", "–"));
+    assert_eq!(row("head_lif").values[1], "–");
+    assert_eq!(row("after timestep 2").values, ["–", "50.00 %"]);
+    assert_eq!(row("timesteps").values, ["3", "6"]);
+    let rate = |r: &Receipt| 100.0 * r.neurons[0].rate();
+    let expected = [format!("{:.1} %", rate(&a)), format!("{:.1} %", rate(&b))];
+    assert_eq!(row("patch_embed.proj_lif").values, expected);
+    well_formed(&comparison_html(&a, &b));
+    assert!(
+        comparison_html(&a, &b).contains("The two runs differ") && !comparison_html(&a, &a).contains("The two runs")
+    );
+}
+
 #[test]
 fn receipts_are_read_as_they_were_written() {
     let (_, mut receipt) = run(&fixture("deep_evalgrad.safetensors"), &Device::Cpu, census());
@@ -251,6 +383,8 @@ fn receipts_are_read_as_they_were_written() {
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["layers"][0]["operation"], "mac");
     assert_eq!(json["layers"][0]["kind"], "image");
+    let attention = json["layers"].as_array().unwrap().iter().find(|l| l["kind"] == "attention").unwrap();
+    assert!(["q_kv", "qk_v"].contains(&attention["attention"]["order"].as_str().unwrap()));
     assert!(json["energy"].as_array().unwrap().len() == COST_MODELS.len() * receipt.countings.len());
     assert!(CostModel::named("45nm").unwrap_err().to_string().contains("45nm-f32"));
 }
@@ -286,6 +420,8 @@ fn page(checkpoint: &Checkpoint, input: &Input, timesteps: Option<usize>, compar
         output.trace = sample.trace;
     }
     let layer = "head_lif".to_owned();
+    let question = Question { layer: layer.clone(), neuron: 0, timestep: 1 };
+    let answer = why(&model, &input.data, &output.trace, &question).unwrap();
     let sample = Sample {
         name: "image".to_owned(),
         label: None,
@@ -294,7 +430,7 @@ fn page(checkpoint: &Checkpoint, input: &Input, timesteps: Option<usize>, compar
         trace: output.trace,
         layer,
         neurons: vec![0],
-        why: Some("a < b".to_owned()),
+        why: Some(answer),
     };
     html(&Report { receipt: &receipt, config: model.config(), sample: Some(&sample), other: None })
 }
@@ -345,13 +481,26 @@ fn pages_stand_at_the_edges() {
         let steps = (0..input.timesteps.unwrap_or(1)).map(|t| t * input.batch * size);
         let data: Vec<f32> = steps.flat_map(|at| input.data[at..at + size].to_vec()).collect();
         let one = Input { batch: 1, timesteps: input.timesteps, data };
-        well_formed(&page(&checkpoint, &one, None, true));
+        let whole = page(&checkpoint, &one, None, true);
+        well_formed(&whole);
+        for says in ["ENERGY.md", "What the words mean", "connection sparsity", "weights are zero"] {
+            assert!(whole.contains(says), "{says}");
+        }
+        // The picture once; of a map a pixel a token.
+        let picture = 54 + (3 * checkpoint.config.img_size).next_multiple_of(4) * checkpoint.config.img_size;
+        let size = |bytes: usize| bytes.div_ceil(3) * 4;
+        let bitmaps: Vec<usize> = whole.split("base64,").skip(1).map(|b| b.split('"').next().unwrap().len()).collect();
+        assert_eq!(bitmaps[0], size(picture));
+        let side = checkpoint.config.stage_sizes()[4];
+        let map = size(54 + (3 * side).next_multiple_of(4) * side);
+        assert!(bitmaps.len() > checkpoint.config.num_heads && bitmaps[1..].iter().all(|&b| b == map), "{bitmaps:?}");
         if input.timesteps.is_none() {
             let at_once = page(&checkpoint, &one, Some(1), false);
             assert!(at_once.contains("1 timestep;"));
         }
         let page = page(&silent(checkpoint), &one, None, true);
-        assert!(page.contains("No neuron fired."));
+        assert!(page.contains("No neuron fired.") && page.contains("no ratio where nothing fires"));
+        assert!(page.contains("</figure>") && page.contains(": silent</figcaption>"));
         well_formed(&page);
     }
 }
@@ -371,6 +520,23 @@ fn a_model_of_one_class_has_a_page() {
     let page = page(&checkpoint, &one, None, false);
     assert!(page.contains("100.0 %") && page.contains("class 0"));
     well_formed(&page);
+}
+
+/// The text has τ, and as many parts as it says, whose sum is the input.
+fn tells_all(answer: &Why, text: &str) {
+    assert!(text.contains(&format!("τ = {}", answer.tau)), "{text}");
+    let active = answer.contributions.iter().filter(|c| c.amount != 0.0).count();
+    let Some((_, parts)) = text.split_once("the sum of ") else { return assert!(active < 2, "{text}") };
+    assert_eq!(parts.split(' ').next().unwrap().parse::<usize>().unwrap(), active, "{text}");
+    let (mut shown, mut sum) = (0, 0.0);
+    for line in parts.lines().skip(1).filter(|l| l.starts_with("  ")) {
+        let (amount, from) = line.trim_start().split_once("  ").unwrap();
+        sum += amount.parse::<f64>().unwrap();
+        let more = from.split_once(" smaller one").map(|(n, _)| n.parse::<usize>().unwrap());
+        shown += more.unwrap_or(1);
+    }
+    assert_eq!(shown, active, "{text}");
+    assert!((sum - answer.input).abs() < 1e-4 * 15.0, "{text}");
 }
 
 /// The parts of an input add up to what charges the membrane from one timestep to the next, of every layer.
@@ -430,6 +596,10 @@ fn contributions_add_up_to_the_membrane() {
                 assert!(parts.windows(2).all(|w| w[0].amount.abs() >= w[1].amount.abs()), "{what}");
                 let text = answer.to_string();
                 assert!(text.starts_with(&layer.name) && text.contains("reset"), "{text}");
+                tells_all(&answer, &text);
+                let json = serde_json::to_value(&answer).unwrap();
+                assert_eq!(json["path"].as_array().unwrap().len(), timesteps);
+                assert_eq!(json["contributions"].as_array().unwrap().len(), answer.contributions.len());
                 spikes += answer.path.iter().filter(|m| m.spike != 0).count();
             }
         }

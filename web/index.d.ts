@@ -191,8 +191,12 @@ export interface Why {
   threshold: number;
   /** Whether it fires -1 too, where the membrane is at `-threshold` or below. */
   ternary: boolean;
-  /** What a reset does, in words. */
-  reset: string;
+  /** τ, the membrane's time constant in timesteps. */
+  tau: number;
+  /** Whether the input is divided by τ too. */
+  decay_input: boolean;
+  /** The potential that a neuron which fires goes to; null: it loses the threshold (a soft reset). */
+  v_reset: number | null;
   /** The membrane at each timestep: what was left of the one before, with the input (before firing), what it fired, and what is left
    * after the reset. */
   path: { before: number; h: number; spike: -1 | 0 | 1; after: number }[];

@@ -9,9 +9,10 @@ import { knowsDigits } from './course.js';
 import { drawDigit } from './digits.js';
 import { Engine } from './engine.js';
 import { Pad } from './pad.js';
-import { Raster } from './raster.js';
+import { Raster, part, words } from './raster.js';
 import { normalised, picture } from './strokes.js';
 import { Teach } from './teach.js';
+import { Why } from './why.js';
 
 /** @param {string} id */
 const $ = (id) => document.getElementById(id);
@@ -69,7 +70,10 @@ const raster = new Raster($('strips'), {
   together: $('together'),
   glimpse: $('glimpse'),
   said: $('glimpse-said'),
+  onneuron: (question) => ask(question),
 });
+const called = (layer) => `${part(layer)}, ${words(layer)}`;
+const why = new Why($('why'), { name: called });
 const attention = new Attention($('heads'));
 const teach = new Teach({
   engine: () => page.engine,
@@ -94,7 +98,8 @@ const teach = new Teach({
     page.source = bytes;
   },
   async onfailed(error, engine) {
-    // A training that ended halfway leaves another model behind.
+    // A training that ended halfway leaves another model behind, and a worker that may still be in it.
+    if (engine === page.engine && !restarting.has(error.code)) await engine.call('finishTraining').catch(() => {});
     const second = engine === page.engine && !restarting.has(error.code) ? await load({ tell: false }) : null;
     await fail(error, engine, second);
   },
@@ -170,6 +175,9 @@ async function infer() {
     const result = await engine.call('trace', read());
     if (engine === page.engine && model === page.model && !pad.empty && !page.loading) {
       show(result);
+      explaining.input = result.input;
+      // While the hand draws the answer is of before.
+      if (explaining.question) $('why').setAttribute('aria-busy', 'true');
       if (!page.busy) resting = setTimeout(time, 250, engine, result.input);
       else if (!wanted) rest();
     }
@@ -185,6 +193,7 @@ async function infer() {
 /** Times inference by itself, once the hand rests: reading every spike out takes longer than computing it. */
 async function time(engine, input) {
   if (running || page.busy || page.loading || engine !== page.engine) return;
+  if (explaining.question) await explain();
   try {
     const times = [];
     for (let i = 0; i < 3 && !wanted; i++) times.push(await engine.call('time', input));
@@ -195,6 +204,57 @@ async function time(engine, input) {
     fail(error, engine);
   }
 }
+
+// Why a neuron fired: the one that was pointed at last, anew for every drawing.
+
+const explaining = { question: null, input: null };
+const CHOOSE = 'Choose a layer and step through its spikes, or click a dot above: its membrane, and what drove it.';
+
+function ask(question) {
+  explaining.question = question;
+  $('why-layer').value = question.layer;
+  if (page.ready && explaining.input) explain();
+}
+
+/** Asks the network about the neuron; the last question's answer is shown. */
+async function explain() {
+  const { engine } = page;
+  const { question, input } = explaining;
+  try {
+    const answer = await engine.call('why', input, question);
+    if (engine !== page.engine || question !== explaining.question || input !== explaining.input) return;
+    why.show(answer);
+    $('why').removeAttribute('aria-busy');
+  } catch (error) {
+    if (question === explaining.question) forgetQuestion();
+    fail(error, engine);
+  }
+}
+
+function forgetQuestion() {
+  [explaining.question, explaining.input] = [null, null];
+  $('why').removeAttribute('aria-busy');
+  why.say(CHOOSE);
+}
+
+/** The layers that can be asked about. */
+function nameLayers(layers) {
+  const key = layers.map(({ name }) => name).join();
+  if ($('why-layer').dataset.key === key) return;
+  $('why-layer').dataset.key = key;
+  $('why-layer').replaceChildren(...layers.map(({ name }) => new Option(called(name), name)));
+  explaining.question = null;
+}
+
+$('why-next').addEventListener('click', () => {
+  const layer = $('why-layer').value;
+  raster.pause();
+  const { question } = explaining;
+  const next = raster.next(layer, question?.layer === layer ? question : null);
+  if (next) return ask(next);
+  explaining.question = null;
+  why.say(`Nothing fires in ${called(layer)} at this timestep.`);
+});
 
 /** Marks what is shown as of before, where an answer takes its time: between two steps of training, for one. */
 function wait() {
@@ -240,6 +300,8 @@ function show({ input, logits, layers, attention: maps, operations }) {
   showBars(classes);
   showSeen(seen);
   raster.show(layers);
+  nameLayers(layers);
+  $('why-next').disabled = false;
   attention.show(maps, seen);
   showCost(operations, layers);
   current();
@@ -342,6 +404,8 @@ function showNothing() {
   const size = $('seen').width;
   showSeen({ size, channels: [new Float32Array(size * size)] });
   raster.clear();
+  forgetQuestion();
+  $('why-next').disabled = true;
   attention.clear();
   announce('');
 }
@@ -405,6 +469,7 @@ async function load({ source, said, tell = true } = {}) {
     page.source = bytes;
     page.model++;
     page.ready = true;
+    forgetQuestion();
     adopt(described);
     return true;
   });
@@ -456,7 +521,7 @@ async function move(engine) {
     if (engine !== page.engine || !described) return;
     adopt(described);
     if (described.adapter.kind === 'webgpu') request();
-    else if (told !== withoutGpu()) onProcessor(withoutGpu());
+    else if (told !== described.adapter.why) onProcessor(described.adapter.why);
   } catch (error) {
     if (engine !== page.engine) return;
     adopt({ config: page.config, adapter: { kind: 'cpu' } });
@@ -498,19 +563,19 @@ const REASONS = {
   'no-webgpu': ['Running on the processor.', 'This browser offers no WebGPU here. Current Chrome, Edge, Firefox and Safari have it on most systems.'],
   insecure: ['Running on the processor.', 'Browsers offer WebGPU to secure pages only: open this one by https, or from localhost.'],
   'no-adapter': ['Running on the processor.', 'The browser offers no hardware GPU. Its settings may have acceleration turned off.', true],
+  software: ['Running on the processor.', 'The browser offers no hardware GPU, only a slower software driver. Its settings may have acceleration turned off.', true],
+  refused: ['Running on the processor.', 'The GPU refused to be opened. A newer browser or driver may help.', true],
   'device-lost': ['The GPU was lost.', 'Its driver was reset, or the machine slept. The network goes on, on the processor.', true],
   'out-of-memory': ['The GPU is out of memory.', 'Close what else uses it. The network goes on, on the processor.', true],
   gpu: ['The GPU refused the network.', 'It goes on, on the processor. A newer browser or driver may help.', true],
 };
-
-const withoutGpu = () => ('gpu' in navigator ? 'no-adapter' : isSecureContext ? 'no-webgpu' : 'insecure');
 
 /** The reason that was told last: it is not told anew with every model. */
 let told = '';
 
 function onProcessor(reason) {
   told = reason;
-  const [title, text, again] = REASONS[reason];
+  const [title, text, again] = REASONS[reason] ?? REASONS['no-adapter'];
   const run = () => {
     told = '';
     restart(page.device === 'cpu' ? 'auto' : page.device);
@@ -532,7 +597,7 @@ async function fail(error, engine, second = null) {
     page.device = wanted;
     if (!second) return onProcessor(error.code);
   } else if (error.code === 'no-webgpu') {
-    return onProcessor(withoutGpu());
+    return onProcessor(error.why);
   }
   if (second?.code === 'closed') return;
   const [title] = REASONS[error.code] ?? [explained(error).title];
@@ -556,6 +621,8 @@ function explained({ code, message }) {
       return { title: 'The network cannot read this.', text: sentence(message), action: 'Clear the pad', run: () => pad.clear() };
     case 'network':
       return { title: 'A part of the page did not load.', text: 'The connection failed, or a file is missing where this page is kept.', ...again };
+    case 'busy':
+      return { title: 'The network is training.', text: 'Stop it first; another model can be loaded then.' };
     case 'unsupported':
       return {
         title: 'This browser cannot run the network.',

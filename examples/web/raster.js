@@ -32,7 +32,7 @@ const WORDS = [
   [/^head_lif$/, () => 'Before the classes'],
 ];
 
-function words(name) {
+export function words(name) {
   for (const [pattern, say] of WORDS) {
     const match = name.match(pattern);
     if (match) return say(match);
@@ -41,7 +41,7 @@ function words(name) {
 }
 
 /** The part of the network that a layer belongs to. */
-function part(name) {
+export function part(name) {
   const block = name.match(/^block\.(\d+)\./);
   if (block) return `Block ${Number(block[1]) + 1}`;
   return name.startsWith('patch_embed') ? 'Patches' : 'Head';
@@ -73,7 +73,8 @@ export class Raster {
   /**
    * @param {HTMLElement} root
    * @param {{play: HTMLButtonElement, step: HTMLInputElement, now: HTMLElement, together: HTMLButtonElement,
-   *   glimpse: HTMLCanvasElement, said: HTMLElement}} ui  `glimpse` shows the first layer, `said` which timestep.
+   *   glimpse: HTMLCanvasElement, said: HTMLElement, onneuron: (question: object) => void}} ui  `glimpse` shows the first layer,
+   *   `said` which timestep; `onneuron` is told which neuron is pointed at, and at which timestep.
    */
   constructor(root, ui) {
     this.#root = root;
@@ -87,6 +88,7 @@ export class Raster {
       this.#sideBySide = !this.#sideBySide;
       this.#arrange();
     });
+    root.addEventListener('click', (event) => this.#point(event));
     new ResizeObserver(() => this.#arrange()).observe(root);
     new IntersectionObserver(([entry]) => {
       this.#seen = entry.isIntersecting;
@@ -172,6 +174,42 @@ export class Raster {
     const { width, height } = mosaic(layer.shape);
     if (glimpse.width !== width || glimpse.height !== height) [glimpse.width, glimpse.height] = [width, height];
     paint(glimpse, layer, this.#step, shades());
+  }
+
+  /** Tells which neuron a click points at. @param {MouseEvent} event */
+  #point({ target, clientX, clientY }) {
+    const found = [...this.#rows].find(([, { canvases }]) => canvases.includes(target));
+    if (!found || this.#layers.length === 0) return;
+    const [name, { canvases }] = found;
+    const [, , channels, height, width] = this.#layers.find((layer) => layer.name === name).shape;
+    const { left, top, width: w, height: h } = target.getBoundingClientRect();
+    const at = (offset, shown, pixels) => Math.min(pixels - 1, Math.max(0, Math.floor((offset / shown) * pixels)));
+    const [x, y] = [at(clientX - left, w, target.width), at(clientY - top, h, target.height)];
+    const { columns } = mosaic([1, 1, channels, height, width]);
+    const channel = Math.floor(y / height) * columns + Math.floor(x / width);
+    if (channel >= channels) return;
+    this.#ui.onneuron({ layer: name, timestep: canvases.indexOf(target) + 1, line: y % height, column: x % width, channel });
+  }
+
+  /**
+   * The next neuron of a layer that fires at the timestep that is shown, after `place` and around from the start; null where none
+   * does.
+   * @param {string} name
+   * @param {{line: number, column: number, channel: number} | null} place
+   */
+  next(name, place) {
+    const layer = this.#layers.find((each) => each.name === name);
+    if (!layer) return null;
+    const [, , channels, height, width] = layer.shape;
+    const neurons = channels * height * width;
+    const start = place ? (place.channel * height + place.line) * width + place.column + 1 : 0;
+    for (let i = 0; i < neurons; i++) {
+      const at = (start + i) % neurons;
+      if (layer.data[this.#step * neurons + at] === 0) continue;
+      const channel = Math.floor(at / (height * width));
+      return { layer: name, timestep: this.#step + 1, line: Math.floor(at / width) % height, column: at % width, channel };
+    }
+    return null;
   }
 
   /** Nothing fires. */

@@ -42,13 +42,13 @@ export class Why {
   show(answer) {
     const now = answer.path[answer.timestep - 1];
     const [line, column, channel] = answer.place;
-    const head = html('h3', '', `${this.#name(answer.layer)}, channel ${channel}, line ${line}, column ${column}`);
+    const head = html('h4', 'whyhead', `${this.#name(answer.layer)}, channel ${channel}, line ${line}, column ${column}`);
     head.title = `${answer.layer}, neuron ${answer.neuron}`;
     const did = now.spike === 0 ? 'stayed silent' : now.spike > 0 ? 'fired' : 'fired a negative spike';
     const reaches = now.spike < 0 ? -answer.threshold : answer.threshold;
     const said = `At timestep ${answer.timestep} it ${did}: its membrane reached ${number(now.h)}, the threshold is ${number(reaches)}.`;
     const path = html('figure', 'whypath');
-    path.append(drawing(answer), html('figcaption', 'quiet', `The membrane at each timestep. The reset is ${answer.reset}.`));
+    path.append(drawing(answer), html('figcaption', 'quiet', `The membrane at each timestep. ${reset(answer)}`));
     this.#root.replaceChildren(head, html('p', 'whysaid', said), path, ...this.#parts(answer));
   }
 
@@ -75,6 +75,11 @@ export class Why {
     const text = layer ? from.replace(layer, this.#name(layer)) : from;
     return text.charAt(0).toUpperCase() + text.slice(1);
   }
+}
+
+/** What a reset does, in words. @param {Answer} answer */
+function reset({ v_reset: to, threshold }) {
+  return to === null ? `A neuron that fires loses the threshold, ${number(threshold)} (a soft reset).` : `A neuron that fires is reset to ${number(to)}.`;
 }
 
 /** One part of the input: to the right of the middle what raises the membrane, to the left what lowers it. */

@@ -4,6 +4,7 @@
 //! Definitions, with their formulas and sources, stand in `ENERGY.md`.
 
 pub mod anatomy;
+pub mod comparison;
 pub mod counts;
 mod picture;
 pub mod receipt;

@@ -5,7 +5,7 @@ use crate::config::Config;
 /// A picture in RGB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Picture {
-    side: usize,
+    width: usize,
     rgb: Vec<[u8; 3]>,
 }
 
@@ -35,38 +35,36 @@ impl Picture {
                 [byte((0..channels).map(at).sum::<f32>() / channels as f32); 3]
             }
         });
-        Picture { side, rgb: rgb.collect() }
+        Picture { width: side, rgb: rgb.collect() }
     }
 
-    /// The picture, dimmed, under a map of values on a grid of `(height, width)`, bright where they are large.
-    pub(crate) fn under(&self, values: &[f64], (height, width): (usize, usize)) -> Self {
+    /// A map of values on a grid of `height` lines, a pixel a value, bright where they are large; to lie over a picture.
+    pub(crate) fn of_map(values: &[f64], (height, width): (usize, usize)) -> Self {
         let most = values.iter().copied().fold(0.0, f64::max);
-        let rgb = self.rgb.iter().enumerate().map(|(i, pixel)| {
-            let (y, x) = (i / self.side, i % self.side);
-            let at = y * height / self.side * width + x * width / self.side;
+        let rgb = (0..height * width).map(|at| {
             let v = if most > 0.0 { values.get(at).copied().unwrap_or(0.0) / most } else { 0.0 };
             // From dark over orange to light yellow.
             let heat = [255.0 * (0.15 + 0.85 * v.sqrt()), 235.0 * v, 150.0 * v * v];
-            let grey = pixel.iter().map(|&p| f64::from(p)).sum::<f64>() / 3.0;
-            std::array::from_fn(|c| (0.3 * grey + 0.7 * heat[c]).clamp(0.0, 255.0) as u8)
+            heat.map(|x| x.clamp(0.0, 255.0) as u8)
         });
-        Picture { side: self.side, rgb: rgb.collect() }
+        Picture { width, rgb: rgb.collect() }
     }
 }
 
 /// A picture as the address of a BMP within it.
 pub(crate) fn bitmap(picture: &Picture) -> String {
-    let (side, row) = (picture.side, (3 * picture.side).next_multiple_of(4));
-    let (header, size) = (54u32, (row * side) as u32);
-    let mut bytes = Vec::with_capacity(54 + row * side);
+    let (width, row) = (picture.width.max(1), (3 * picture.width).next_multiple_of(4));
+    let height = picture.rgb.len() / width;
+    let (header, size) = (54u32, (row * height) as u32);
+    let mut bytes = Vec::with_capacity(54 + row * height);
     bytes.extend_from_slice(b"BM");
-    for word in [header + size, 0, header, 40, side as u32, side as u32, 1 | 24 << 16, 0, size, 2835, 2835, 0, 0] {
+    for word in [header + size, 0, header, 40, width as u32, height as u32, 1 | 24 << 16, 0, size, 2835, 2835, 0, 0] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
     // Lines from the lowest up, pixels in BGR.
-    for line in picture.rgb.chunks(side.max(1)).rev() {
+    for line in picture.rgb.chunks(width).rev() {
         bytes.extend(line.iter().flat_map(|&[r, g, b]| [b, g, r]));
-        bytes.resize(bytes.len() + row - 3 * side, 0);
+        bytes.resize(bytes.len() + row - 3 * width, 0);
     }
     format!("data:image/bmp;base64,{}", base64(&bytes))
 }
@@ -97,12 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn maps_cover_the_picture() {
-        let picture = Picture { side: 5, rgb: vec![[0; 3]; 25] };
-        let map = picture.under(&[0.0, 0.0, 0.0, 1.0], (2, 2));
-        assert_ne!(map.rgb[24], map.rgb[0]);
-        assert_eq!(map.rgb[0], map.rgb[12 - 5]);
-        let silent = picture.under(&[0.0; 4], (2, 2));
+    fn maps_have_a_pixel_for_each_value() {
+        let map = Picture::of_map(&[0.0, 0.0, 0.0, 0.0, 0.5, 1.0], (2, 3));
+        assert_eq!((map.width, map.rgb.len()), (3, 6));
+        assert!(map.rgb[0] == map.rgb[3] && map.rgb[3] != map.rgb[4] && map.rgb[4] != map.rgb[5]);
+        let silent = Picture::of_map(&[0.0; 4], (2, 2));
         assert!(silent.rgb.iter().all(|p| *p == silent.rgb[0]));
+        // Of 3 pixels 9 bytes and 3 more, two lines.
+        assert_eq!(bitmap(&map).len(), "data:image/bmp;base64,".len() + (54 + 24usize).div_ceil(3) * 4);
     }
 }

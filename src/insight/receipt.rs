@@ -5,14 +5,21 @@ use serde::{Deserialize, Serialize};
 
 use super::anatomy::{Layer, LayerKind};
 use super::counts::{AttentionCounts, Counts, SpikeCounts};
+use super::why::Why;
 use crate::kernels::attention::Order;
 use crate::model::Model;
 use crate::weights::Weights;
 use crate::{Error, Result};
 
+/// The format of receipts: it goes up when a field changes its meaning or its name. 1 had no number, left the keys out of the activation
+/// sparsity, and took one frame of a sequence for its dense network.
+pub const FORMAT: u32 = 2;
+
 /// A receipt. Counts are totals over all images; what its name says is per image is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
+    /// [`FORMAT`].
+    pub format: u32,
     /// The version of this library.
     pub spikeshade: String,
     /// What ran.
@@ -38,6 +45,9 @@ pub struct Receipt {
     pub countings: Vec<Counting>,
     /// Energy an image, by each way to count and cost model.
     pub energy: Vec<Energy>,
+    /// Why a neuron fired or did not, if that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
 }
 
 /// A model's name and size.
@@ -168,7 +178,7 @@ impl LayerReceipt {
 /// Attention's additions, over all timesteps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttentionReceipt {
-    /// The order it ran in; `QKv` is Q (Kᵀ V), `QkV` is (Q Kᵀ) V.
+    /// The order it ran in: in a file `q_kv` or `qk_v`, as the fields below.
     pub order: Order,
     /// Additions in the order Q (Kᵀ V).
     pub q_kv: u64,
@@ -203,7 +213,7 @@ pub struct Totals {
     pub macs: u64,
     /// All operations if every neuron fired.
     pub dense: u64,
-    /// Multiply-accumulates of one image in the dense network of the same shape.
+    /// Multiply-accumulates of the dense network of the same shape in one pass: of an image, or of one frame of a sequence.
     pub dense_network_macs: u64,
 }
 
@@ -214,11 +224,12 @@ pub struct NeuroBench {
     pub footprint: u64,
     /// The share of weights that are zero.
     pub connection_sparsity: f64,
-    /// The share of neurons' outputs that are zero, over all layers, timesteps and images.
+    /// The share of activations that are zero, over all layers, timesteps and images: neurons' outputs, and keys, which a ReLU makes.
     pub activation_sparsity: f64,
-    /// Effective multiply-accumulates an image.
+    /// Multiply-accumulates an image of activations that are not zero. Those that meet a weight of zero are counted, too: NeuroBench
+    /// has fewer where weights are zero.
     pub effective_macs: f64,
-    /// Effective accumulates an image.
+    /// Accumulates an image, likewise.
     pub effective_acs: f64,
     /// Synaptic operations an image on hardware that skips nothing.
     pub dense: f64,
@@ -343,7 +354,7 @@ pub const COST_MODELS: &[CostModel] = &[
         activation: 10.0,
         update: 20.0,
         source: "45nm-f32, and Horowitz, ISSCC 2014: 20 pJ for 64 bits of a 32 KiB cache; 32-bit weights, activations and \
-                 membranes, nothing reused",
+                 membranes; every operation reads its weight, sums stay in a register",
     },
     CostModel {
         name: "45nm-int8-sram",
@@ -353,7 +364,7 @@ pub const COST_MODELS: &[CostModel] = &[
         activation: 2.5,
         update: 20.0,
         source: "45nm-int8, and Horowitz, ISSCC 2014: 20 pJ for 64 bits of a 32 KiB cache; 8-bit weights and activations, 32-bit \
-                 membranes, nothing reused",
+                 membranes; every operation reads its weight, sums stay in a register; K and Kᵀ V as if they had 8 bits",
     },
 ];
 
@@ -424,10 +435,13 @@ impl Receipt {
         let zeros: u64 = layers.iter().map(|l| l.zero_weights).sum();
         let hooked = countings.iter().find(|c| c.name == "neurobench");
         let hooked_dense = anatomy.layers.iter().filter(|l| !matches!(l.kind, LayerKind::Attention { .. }));
+        let keys: u64 = layers.iter().filter_map(|l| l.attention.as_ref()).map(|a| a.keys).sum();
+        let possible_keys: u64 = layers.iter().filter_map(|l| l.attention.as_ref()).map(|a| a.possible_keys).sum();
         let neurobench = NeuroBench {
             footprint: layers.iter().map(|l| l.bytes).sum(),
             connection_sparsity: zeros as f64 / (weights as f64).max(1.0),
-            activation_sparsity: 1.0 - totals.spikes as f64 / (totals.updates as f64).max(1.0),
+            activation_sparsity: 1.0
+                - (totals.spikes + keys) as f64 / ((totals.updates + possible_keys) as f64).max(1.0),
             effective_macs: hooked.map_or(0.0, |c| c.macs),
             effective_acs: hooked.map_or(0.0, |c| c.acs),
             dense: (steps as u64 * hooked_dense.map(|l| l.kind.dense(Order::QkV)).sum::<u64>()) as f64,
@@ -438,6 +452,7 @@ impl Receipt {
             Weights::Int8 => "int8",
         };
         Ok(Receipt {
+            format: FORMAT,
             spikeshade: env!("CARGO_PKG_VERSION").to_owned(),
             model: ModelFacts {
                 name: name.to_owned(),
@@ -458,7 +473,41 @@ impl Receipt {
             neurobench,
             countings,
             energy,
+            why: None,
         })
+    }
+
+    /// Reads a receipt from the text of its file.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is none, is one of another format, or does not agree with itself.
+    pub fn parse(text: &str) -> Result<Receipt> {
+        let none = |why: &dyn std::fmt::Display| {
+            Error::Input(format!("is no receipt: {why}; give a receipt.json of `spikeshade profile`"))
+        };
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|e| none(&e))?;
+        // What all formats have.
+        if value.get("spikeshade").is_none() || value.get("totals").is_none() {
+            return Err(none(&"it has no `spikeshade` and `totals`"));
+        }
+        let format = value.get("format").map_or(Some(1), serde_json::Value::as_u64);
+        if format != Some(FORMAT.into()) {
+            let format = format.map_or("an unknown format".to_owned(), |n| format!("format {n}"));
+            let of = value["spikeshade"].as_str().unwrap_or("another version");
+            return Err(Error::Input(format!(
+                "is a receipt of {format} (spikeshade {}), and this version reads format {FORMAT}; make it anew with `spikeshade \
+                 profile`",
+                crate::error::clip(of)
+            )));
+        }
+        let receipt: Receipt = serde_json::from_value(value).map_err(|e| none(&e))?;
+        let steps = receipt.timesteps;
+        let neurons = receipt.neurons.iter().all(|n| n.positive.len() == steps && n.negative.len() == steps);
+        let layers = receipt.layers.iter().all(|l| l.triggered.len() == steps);
+        if !neurons || !layers || receipt.accuracy.as_ref().is_some_and(|a| a.right.len() != steps) {
+            return Err(none(&format_args!("not everything in it has {steps} timesteps")));
+        }
+        Ok(receipt)
     }
 
     /// A count per image.
@@ -469,6 +518,17 @@ impl Receipt {
     /// The operations counted in that way.
     pub fn counting(&self, name: &str) -> Option<&Counting> {
         self.countings.iter().find(|c| c.name == name)
+    }
+
+    /// Picojoules an image that go to membranes, of the operations as `exact` counts them; a cost model without memory has none.
+    pub fn membranes(&self, cost: &CostModel) -> f64 {
+        cost.update * self.per_image(self.totals.updates)
+    }
+
+    /// The share of images that are right after each timestep, where they have labels.
+    pub fn right(&self) -> Option<Vec<f64>> {
+        let of = self.accuracy.as_ref()?;
+        Some(of.right.iter().map(|&n| n as f64 / (of.labelled as f64).max(1.0)).collect())
     }
 
     /// Picojoules an image.
@@ -616,17 +676,18 @@ fn countings(anatomy: &[Layer], layers: &[LayerReceipt], totals: &Totals, counts
         way(
             "neurobench",
             "Yik et al.: effective operations of layers that hooks see (convolutions and linear layers, at every timestep); zero \
-             pixels and zero rates left out; attention is not seen",
+             pixels and zero rates left out, zero weights not; attention is not seen",
             hooked_macs / images,
             hooked as f64 / images,
             updates,
         ),
         way(
             "dense",
-            "the dense network of the same shape: every operation once, with real activations; attention (Q Kᵀ) V, softmax left out",
-            totals.dense_network_macs as f64,
+            "the dense network of the same shape: every operation once (of a sequence once a frame), with real activations; \
+             attention (Q Kᵀ) V, softmax left out",
+            presented * totals.dense_network_macs as f64,
             0.0,
-            updates / steps.max(1.0),
+            presented * updates / steps.max(1.0),
         ),
     ])
 }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use super::comparison::{Row, Section, comparison, differences, names};
 use super::picture::{Picture, bitmap};
 use super::receipt::{COST_MODELS, CostModel, LayerReceipt, Operation, Receipt};
+use super::why::Why;
 use crate::attention_map::{AttentionMap, attention_maps};
 use crate::config::Config;
 use crate::outputs::{OutputTensor, Values};
@@ -29,8 +31,8 @@ pub struct Sample {
     pub layer: String,
     /// Which of its neurons (token · C + channel) the raster shows; empty: some that fired.
     pub neurons: Vec<usize>,
-    /// Why a neuron fired, in lines, if that was asked.
-    pub why: Option<String>,
+    /// Why a neuron fired or did not, if that was asked.
+    pub why: Option<Why>,
 }
 
 /// What a page shows.
@@ -61,7 +63,7 @@ pub fn amount(n: f64) -> String {
 }
 
 /// Three digits of a number of ordinary size.
-fn digits(x: f64) -> String {
+pub(crate) fn digits(x: f64) -> String {
     if x != 0.0 && x.abs() < 0.01 {
         return format!("{x:.1e}");
     }
@@ -74,7 +76,7 @@ fn plural(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
-fn percent(x: f64) -> String {
+pub(crate) fn percent(x: f64) -> String {
     if x > 0.0 && x < 0.0005 { "under 0.1 %".to_owned() } else { format!("{:.1} %", 100.0 * x) }
 }
 
@@ -90,32 +92,51 @@ const STYLE: &str = "\
 --mac:#eda35c;--heat:110,164,245;--minus:#f2867f;--good:#62c48e}}\n\
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,sans-serif}\
 main{max-width:1060px;margin:0 auto;padding:28px 20px 60px}h1{font-size:25px;margin:0 0 2px;overflow-wrap:anywhere}\
-h2{font-size:18px;margin:38px 0 4px}h3{font-size:14px;margin:14px 0 4px}p{margin:4px 0 12px;max-width:76ch}\
+h2{font-size:18px;margin:38px 0 4px;overflow-wrap:anywhere}h3{font-size:14px;margin:14px 0 4px}p{margin:4px 0 12px;max-width:76ch}\
 .soft,figcaption,small{color:var(--soft)}small{font-size:12.5px}\
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(158px,1fr));gap:10px;margin:18px 0}\
 .tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 13px}.tile b{display:block;font-size:22px;line-height:1.3}\
 .tile span{color:var(--soft);font-size:13px;display:block;line-height:1.35}\
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}\
 th,td{padding:3px 9px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}th{font-weight:600;color:var(--soft)}\
-th:first-child,td:first-child{text-align:left}td.text,th.text{text-align:left}td.wrap{white-space:normal;min-width:34ch;text-align:left;color:var(--soft)}\
-td.bad{color:var(--minus);font-weight:600}tr.sum td{font-weight:600}tr.main td{background:var(--card);font-weight:600}\
+th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--page)}td.text,th.text{text-align:left}td.wrap{white-space:normal;min-width:34ch;text-align:left;color:var(--soft)}\
+td.bad{color:var(--minus);font-weight:600}tr.sum td{font-weight:600}tr.main td,tr.main td:first-child{background:var(--card);font-weight:600}\
 svg{display:block;max-width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg text.soft{fill:var(--soft)}\
 .rule{stroke:var(--line)}.axis{stroke:var(--soft)}.ac{fill:var(--ac)}.mac{fill:var(--mac)}.minus{fill:var(--minus)}\
 .threshold{stroke:var(--minus);stroke-width:1.5;stroke-dasharray:5 3}polyline{fill:none;stroke:var(--ac);stroke-width:2}\
-figure{margin:0}.maps{display:flex;flex-wrap:wrap;gap:14px 34px}.block{display:flex;gap:8px;flex-wrap:wrap;align-items:flex-end}.maps img,.picture img{image-rendering:pixelated;display:block;border:1px solid var(--line);\
-border-radius:4px}.split{display:flex;flex-wrap:wrap;gap:28px;align-items:flex-start}figcaption{font-size:12.5px;margin-top:3px}\
+figure{margin:0}.maps{display:flex;flex-wrap:wrap;gap:14px 34px}.block{display:flex;gap:8px;flex-wrap:wrap;align-items:flex-end}.shown{display:block;position:relative;overflow:hidden;border:1px solid var(--line);border-radius:4px}\
+.large{width:196px;height:196px}.of-block{width:140px;height:140px}.of-head{width:84px;height:84px}\
+.shown span,.shown img{position:absolute;inset:0;width:100%;height:100%;image-rendering:pixelated}.shown span{background-size:100% 100%}\
+.map span{filter:grayscale(1)}.map img{opacity:.7}.split{display:flex;flex-wrap:wrap;gap:28px;align-items:flex-start}figcaption{font-size:12.5px;margin-top:3px}\
 .key{display:inline-block;width:11px;height:11px;border-radius:2px;vertical-align:-1px;margin:0 5px 0 12px}\
 pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px;overflow-x:auto;font-size:13px;line-height:1.45}\
 details{margin:8px 0}summary{cursor:pointer;color:var(--soft)}\n";
 
+fn begin(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width,initial-scale=1\"><title>{}</title>\n<style>{STYLE}</style></head><body><main>\n",
+        escaped(title)
+    )
+}
+
+const END: &str = "</main></body></html>\n";
+
+/// A page of two receipts, without a model or a run.
+pub fn comparison_html(a: &Receipt, b: &Receipt) -> String {
+    let [first, second] = names(a, b);
+    let title = format!("{first} beside {second}");
+    let mut out = begin(&title);
+    put(&mut out, format_args!("<h1>{}</h1>\n", escaped(&title)));
+    beside(&mut out, a, b);
+    words(&mut out);
+    out + END
+}
+
 /// The page.
 pub fn html(report: &Report) -> String {
     let Report { receipt, .. } = report;
-    let name = escaped(&receipt.model.name);
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width,initial-scale=1\"><title>{name}: profile</title>\n<style>{STYLE}</style></head><body><main>\n"
-    );
+    let mut out = begin(&format!("{}: profile", receipt.model.name));
     head(&mut out, report);
     if let Some(other) = report.other {
         beside(&mut out, receipt, other);
@@ -131,8 +152,8 @@ pub fn html(report: &Report) -> String {
     }
     ways(&mut out, receipt);
     neurobench(&mut out, receipt);
-    out += "</main></body></html>\n";
-    out
+    words(&mut out);
+    out + END
 }
 
 fn head(out: &mut String, report: &Report) {
@@ -164,8 +185,10 @@ fn head(out: &mut String, report: &Report) {
     let mut tile = |value: String, what: String| {
         put(out, format_args!("<div class=\"tile\"><b>{value}</b><span>{what}</span></div>"));
     };
-    tile(joules(energy), "an image, estimated: 45 nm, 32-bit floats, arithmetic only".to_owned());
+    let an_input = if receipt.sequence { "a sequence" } else { "an image" };
+    tile(joules(energy), format!("{an_input}, estimated: 45 nm, 32-bit floats, arithmetic only"));
     let (ratio, than) = match energy > 0.0 && dense > 0.0 {
+        _ if totals.spikes == 0 => ("–".to_owned(), "no ratio where nothing fires; beside"),
         true if dense >= energy => (format!("{} ×", digits(dense / energy)), "less than"),
         true => (format!("{} ×", digits(energy / dense)), "more than"),
         false => ("–".to_owned(), "beside"),
@@ -173,7 +196,7 @@ fn head(out: &mut String, report: &Report) {
     tile(ratio, format!("{than} the dense network of the same shape ({})", joules(dense)));
     tile(
         amount(receipt.per_image(totals.acs)),
-        "synaptic operations an image, each an addition that a spike triggered".to_owned(),
+        format!("synaptic operations {an_input}, each an addition that a spike triggered"),
     );
     tile(percent(receipt.firing_rate()), "of neurons fire at a timestep".to_owned());
     let share = |n: u64| n as f64 / (totals.neurons as f64).max(1.0);
@@ -188,60 +211,49 @@ fn head(out: &mut String, report: &Report) {
     if let Some(of) = &receipt.accuracy {
         let right = of.right.last().copied().unwrap_or(0);
         let share = right as f64 / (of.labelled as f64).max(1.0);
-        tile(format!("{:.2} %", 100.0 * share), format!("of {} images are right", of.labelled));
+        tile(format!("{:.2} %", 100.0 * share), format!("right, of {}", plural(of.labelled, "image")));
     }
     out.push_str("</div>\n");
+    out.push_str(
+        "<p class=\"soft\">Counts are exact, made by the device that ran the model; energies are counts times published costs of an \
+         operation, not measurements. What the words mean stands at the end; ENERGY.md, which comes with the program, has the formulas.</p>\n",
+    );
     if totals.spikes == 0 {
         out.push_str("<p><b>No neuron fired.</b> What the model answers does not depend on the image.</p>\n");
     }
 }
 
-/// A table of two receipts.
+/// Tables of two receipts.
 fn beside(out: &mut String, a: &Receipt, b: &Receipt) {
-    out.push_str("<h2>Side by side</h2>\n<div class=\"scroll\"><table><tr><th>per image</th>");
-    for receipt in [a, b] {
-        put(out, format_args!("<th>{}</th>", escaped(&receipt.model.name)));
-    }
-    out.push_str("<th>ratio</th></tr>\n");
-    for (what, values, unit) in comparison(a, b) {
-        let ratio = if values[0] > 0.0 { digits(values[1] / values[0]) } else { "–".to_owned() };
+    out.push_str("<h2>Side by side</h2>\n");
+    let differ = differences(a, b);
+    if !differ.is_empty() {
         put(
             out,
             format_args!(
-                "<tr><td>{what}</td><td>{}</td><td>{}</td><td>{ratio}</td></tr>\n",
-                unit(values[0]),
-                unit(values[1])
+                "<p><b>The two runs differ</b> in {}: read the figures with that in mind.</p>\n",
+                escaped(&differ.join(", "))
             ),
         );
     }
+    let names = names(a, b);
+    out.push_str("<div class=\"scroll\"><table>\n");
+    for Section { title, rows } in comparison(a, b) {
+        put(
+            out,
+            format_args!(
+                "<tr><th>{title}</th><th>{}</th><th>{}</th><th>{}</th></tr>\n",
+                escaped(&names[0]),
+                escaped(&names[1]),
+                if rows.iter().all(|row| row.ratio.is_empty()) { "" } else { "ratio" }
+            ),
+        );
+        for Row { what, values, ratio } in rows {
+            let [what, a, b] = [&what, &values[0], &values[1]].map(|text| escaped(text));
+            put(out, format_args!("<tr><td>{what}</td><td>{a}</td><td>{b}</td><td>{ratio}</td></tr>\n"));
+        }
+    }
     out.push_str("</table></div>\n");
-}
-
-/// A number as text.
-type Unit = fn(f64) -> String;
-
-/// Rows of what two receipts are compared by: what it is, both values, and their unit.
-pub fn comparison(a: &Receipt, b: &Receipt) -> Vec<(String, [f64; 2], Unit)> {
-    let both = |of: &dyn Fn(&Receipt) -> f64| [of(a), of(b)];
-    let mut rows: Vec<(String, [f64; 2], Unit)> = vec![
-        ("synaptic operations (ACs)".to_owned(), both(&|r| r.per_image(r.totals.acs)), amount),
-        ("multiply-accumulates (MACs)".to_owned(), both(&|r| r.per_image(r.totals.macs)), amount),
-        ("spikes".to_owned(), both(&|r| r.per_image(r.totals.spikes)), amount),
-        ("firing rate".to_owned(), both(&|r| r.firing_rate()), percent),
-        ("neurons that never fired".to_owned(), both(&|r| r.totals.silent as f64), amount),
-        ("footprint, bytes".to_owned(), both(&|r| r.neurobench.footprint as f64), amount),
-    ];
-    for cost in COST_MODELS {
-        let of = |r: &Receipt| r.picojoules(MAIN.0, cost.name).unwrap_or(0.0);
-        rows.push((format!("energy, {}", cost.name), [of(a), of(b)], joules));
-    }
-    let right = |r: &Receipt| {
-        r.accuracy.as_ref().map(|a| a.right.last().copied().unwrap_or(0) as f64 / (a.labelled as f64).max(1.0))
-    };
-    if let (Some(a), Some(b)) = (right(a), right(b)) {
-        rows.push(("accuracy".to_owned(), [a, b], |x| format!("{:.2} %", 100.0 * x)));
-    }
-    rows
 }
 
 fn accuracy(out: &mut String, receipt: &Receipt) {
@@ -372,15 +384,27 @@ fn firing(out: &mut String, receipt: &Receipt) {
     out.push_str(
         "<h2>Who fires, and when</h2>\n<p>Spikes per neuron and timestep, by layer; a spike of either sign counts. A neuron is \
          <b>silent</b> if it fired at no timestep of any image, and <b>saturated</b> if it fired at every one of all.</p>\n<div \
-         class=\"scroll\"><table><tr><th>layer</th><th>neurons</th>",
+         class=\"scroll\"><table><tr><th>layer</th><th>neurons</th><th>silent</th><th>saturated</th><th>fire, all t</th>",
     );
     for t in 1..=receipt.timesteps {
         put(out, format_args!("<th>t = {t}</th>"));
     }
-    out.push_str("<th>all</th><th>silent</th><th>saturated</th></tr>\n");
+    out.push_str("</tr>\n");
     let most = receipt.neurons.iter().flat_map(|n| (0..receipt.timesteps).map(|t| n.rate_at(t))).fold(0.0, f64::max);
     for of in &receipt.neurons {
         put(out, format_args!("<tr><td>{}</td><td>{}</td>", escaped(&of.name), amount(of.neurons as f64)));
+        let share = |n: u64| n as f64 / (of.neurons as f64).max(1.0);
+        let dead = if of.spikes() == 0 { " class=\"bad\"" } else { "" };
+        let stuck = if share(of.saturated) > 0.5 { " class=\"bad\"" } else { "" };
+        put(
+            out,
+            format_args!(
+                "<td{dead}>{}</td><td{stuck}>{}</td><td{dead}>{}</td>",
+                percent(share(of.silent)),
+                percent(share(of.saturated)),
+                percent(of.rate())
+            ),
+        );
         for t in 0..receipt.timesteps {
             let rate = of.rate_at(t);
             let strength = if most > 0.0 { 0.6 * rate / most } else { 0.0 };
@@ -394,36 +418,26 @@ fn firing(out: &mut String, receipt: &Receipt) {
                 ),
             );
         }
-        let share = |n: u64| n as f64 / (of.neurons as f64).max(1.0);
-        let dead = if of.spikes() == 0 { " class=\"bad\"" } else { "" };
-        let stuck = if share(of.saturated) > 0.5 { " class=\"bad\"" } else { "" };
-        put(
-            out,
-            format_args!(
-                "<td{dead}>{}</td><td{dead}>{}</td><td{stuck}>{}</td></tr>\n",
-                percent(of.rate()),
-                percent(share(of.silent)),
-                percent(share(of.saturated))
-            ),
-        );
+        out.push_str("</tr>\n");
     }
     let totals = &receipt.totals;
     let share = |n: u64| percent(n as f64 / (totals.neurons as f64).max(1.0));
-    put(out, format_args!("<tr class=\"sum\"><td>all layers</td><td>{}</td>", amount(totals.neurons as f64)));
+    put(
+        out,
+        format_args!(
+            "<tr class=\"sum\"><td>all layers</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>",
+            amount(totals.neurons as f64),
+            share(totals.silent),
+            share(totals.saturated),
+            percent(receipt.firing_rate())
+        ),
+    );
     for t in 0..receipt.timesteps {
         let spikes: u64 = receipt.neurons.iter().map(|n| n.positive[t] + n.negative[t]).sum();
         let possible = totals.updates as f64 / (receipt.timesteps as f64).max(1.0);
         put(out, format_args!("<td>{:.1}</td>", 100.0 * spikes as f64 / possible.max(1.0)));
     }
-    put(
-        out,
-        format_args!(
-            "<td>{}</td><td>{}</td><td>{}</td></tr>\n</table></div>\n<p><small>Columns t = 1 … are in %.</small></p>\n",
-            percent(receipt.firing_rate()),
-            share(totals.silent),
-            share(totals.saturated)
-        ),
-    );
+    out.push_str("</tr>\n</table></div>\n<p><small>Columns t = 1 … are in %.</small></p>\n");
 }
 
 fn attention(out: &mut String, receipt: &Receipt) {
@@ -481,30 +495,30 @@ fn one_image(out: &mut String, report: &Report, sample: &Sample) {
     let config = report.config;
     put(out, format_args!("<h2>One image: {}</h2>\n", escaped(&sample.name)));
     if let Some(label) = &sample.label {
-        put(out, format_args!("<p>Its class is <b>{}</b>.</p>\n", escaped(label)));
+        put(out, format_args!("<p>Labelled <b>{}</b>.</p>\n", escaped(label)));
     }
-    let picture = Picture::of_input(&sample.image, config);
-    let shown = 196;
-    out.push_str("<div class=\"split\"><figure class=\"picture\">");
+    // Once, for the picture and for all maps over it.
+    let picture = bitmap(&Picture::of_input(&sample.image, config));
     put(
         out,
         format_args!(
-            "<img src=\"{}\" width=\"{shown}\" height=\"{shown}\" alt=\"the image as the model sees it\"><figcaption>as the model sees \
-             it</figcaption></figure>\n",
-            bitmap(&picture)
+            "<style>.shown span{{background-image:url(\"{picture}\")}}</style>\n<div class=\"split\"><figure><span class=\"shown \
+             large\" role=\"img\" aria-label=\"the image as the model sees it\"><span></span></span><figcaption>as the model sees \
+             it{}</figcaption></figure>\n",
+            if report.receipt.sequence { ", at the first timestep" } else { "" }
         ),
     );
     answers(out, config, sample);
     out.push_str("</div>\n");
-    maps(out, config, sample, &picture);
+    maps(out, config, sample);
     raster(out, sample);
     histogram(out, config, sample);
     if let Some(why) = &sample.why {
         put(
             out,
             format_args!(
-                "<h3>Why did it fire?</h3>\n<pre>{}</pre>\n",
-                why.lines().map(|l| escaped(l) + "\n").collect::<String>()
+                "<h3>Why did it fire, or not?</h3>\n<pre>{}</pre>\n",
+                why.to_string().lines().map(|l| escaped(l) + "\n").collect::<String>()
             ),
         );
     }
@@ -520,14 +534,17 @@ fn answers(out: &mut String, config: &Config, sample: &Sample) {
         let named = config.class_names.as_ref().and_then(|n| n.get(class));
         named.cloned().unwrap_or_else(|| format!("class {class}"))
     };
+    // The answer first: a run of many timesteps is wider than a page.
+    let steps = sample.readouts.len();
     out.push_str("<div class=\"scroll\"><table><tr><th>probability after</th>");
-    for t in 1..=sample.readouts.len() {
+    put(out, format_args!("<th>all {steps}</th>"));
+    for t in 1..steps {
         put(out, format_args!("<th>t = {t}</th>"));
     }
     out.push_str("</tr>\n");
     for &class in classes.iter().take(SHOWN) {
         put(out, format_args!("<tr><td>{}</td>", escaped(&name(class))));
-        for logits in &sample.readouts {
+        for logits in sample.readouts.last().into_iter().chain(&sample.readouts[..steps - 1]) {
             let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let weight = |x: f32| f64::from(x - most).exp();
             let p = weight(logits[class]) / logits.iter().map(|&x| weight(x)).sum::<f64>();
@@ -539,7 +556,7 @@ fn answers(out: &mut String, config: &Config, sample: &Sample) {
 }
 
 /// Where each block and head looks.
-fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
+fn maps(out: &mut String, config: &Config, sample: &Sample) {
     let mut shown = String::new();
     for AttentionMap { block, heads, height, width, weights } in attention_maps(config, &sample.trace) {
         // The trace is of one image.
@@ -547,20 +564,22 @@ fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
             weights.chunks_exact(height * width).map(|of| of.iter().map(|&w| f64::from(w)).collect()).collect();
         let mut all = vec![0.0; height * width];
         looked.iter().for_each(|of| all.iter_mut().zip(of).for_each(|(a, b)| *a += b));
-        let grid = (height, width);
         let mut of_block = String::new();
-        let mut figure = |values: &[f64], size: usize, what: &str| {
+        let mut figure = |values: &[f64], class: &str, what: &str| {
+            let silent = values.iter().all(|&v| v == 0.0);
             put(
                 &mut of_block,
                 format_args!(
-                    "<figure><img src=\"{}\" width=\"{size}\" height=\"{size}\" alt=\"attention map, {what}\"><figcaption>{what}</figcaption></figure>",
-                    bitmap(&picture.under(values, grid))
+                    "<figure><span class=\"shown map {class}\"><span></span><img src=\"{}\" alt=\"attention map, \
+                     {what}\"></span><figcaption>{what}{}</figcaption></figure>",
+                    bitmap(&Picture::of_map(values, (height, width))),
+                    if silent { ": silent" } else { "" }
                 ),
             );
         };
-        figure(&all, 140, &format!("block {block}"));
+        figure(&all, "of-block", &format!("block {block}"));
         if heads > 1 {
-            looked.iter().enumerate().for_each(|(head, values)| figure(values, 84, &format!("head {head}")));
+            looked.iter().enumerate().for_each(|(head, values)| figure(values, "of-head", &format!("head {head}")));
         }
         put(&mut shown, format_args!("<div class=\"block\">{of_block}</div>\n"));
     }
@@ -571,7 +590,8 @@ fn maps(out: &mut String, config: &Config, sample: &Sample, picture: &Picture) {
         out,
         format_args!(
             "<h3>What attention looks at</h3>\n<p>For each token the mean of Q Kᵀ over queries and timesteps: bright where keys are asked \
-             for most, each map from 0 to its own largest. Large: a block's heads together; small: each head.</p>\n<div \
+             for most, each map from 0 to its own largest; a map is dark, and says silent, where \
+             no query met a key. Large: a block's heads together; small: each head.</p>\n<div \
              class=\"maps\">{shown}</div>\n"
         ),
     );
@@ -799,20 +819,74 @@ fn ways(out: &mut String, receipt: &Receipt) {
 
 fn neurobench(out: &mut String, receipt: &Receipt) {
     let of = &receipt.neurobench;
+    let rows = [
+        (
+            "footprint",
+            format!("{} bytes", of.footprint),
+            "bytes of the parameters as this program stores them, batch norm folded",
+        ),
+        ("connection sparsity", percent(of.connection_sparsity), "share of the weights that are zero"),
+        (
+            "activation sparsity",
+            percent(of.activation_sparsity),
+            "share of activations that are zero, over all layers, timesteps and images: neurons' outputs, and keys",
+        ),
+        (
+            "effective ACs",
+            amount(of.effective_acs),
+            "additions that an activation of ±1 triggers, in convolutions and linear layers",
+        ),
+        (
+            "effective MACs",
+            amount(of.effective_macs),
+            "products with an activation that is a real number and not zero, likewise: the first convolution, at every timestep, and the head",
+        ),
+        ("dense operations", amount(of.dense), "the same layers if no activation and no weight were zero"),
+    ];
+    out.push_str("<h2>NeuroBench metrics</h2>\n<div class=\"scroll\"><table>\n");
+    for (name, value, meaning) in rows {
+        put(out, format_args!("<tr><td>{name}</td><td>{value}</td><td class=\"wrap\">{meaning}</td></tr>\n"));
+    }
+    let zeros: u64 = receipt.layers.iter().map(|l| l.zero_weights).sum();
+    let exact = match zeros {
+        0 => "No weight is zero, so none meets one.".to_owned(),
+        n => format!("{n} weights are zero; NeuroBench leaves out operations that meet one, these counts do not."),
+    };
     put(
         out,
         format_args!(
-            "<h2>NeuroBench metrics</h2>\n<div class=\"scroll\"><table>\n<tr><td>footprint</td><td>{} bytes</td></tr>\n<tr><td>connection \
-             sparsity</td><td>{}</td></tr>\n<tr><td>activation sparsity</td><td>{}</td></tr>\n<tr><td>effective ACs an \
-             image</td><td>{}</td></tr>\n<tr><td>effective MACs an image</td><td>{}</td></tr>\n<tr><td>dense operations an \
-             image</td><td>{}</td></tr>\n</table></div>\n<p><small>Of convolutions and linear layers, as its hooks see them; weights that are \
-             zero are counted among the effective operations.</small></p>\n",
-            of.footprint,
-            percent(of.connection_sparsity),
-            percent(of.activation_sparsity),
-            amount(of.effective_acs),
-            amount(of.effective_macs),
-            amount(of.dense)
+            "</table></div>\n<p><small>Operations are of an image. Attention's products are no layers, and in none of them. \
+             {exact}</small></p>\n"
         ),
+    );
+}
+
+fn words(out: &mut String) {
+    out.push_str("<h2>What the words mean</h2>\n<div class=\"scroll\"><table>\n");
+    for (word, meaning) in [
+        (
+            "spike",
+            "what a neuron sends when its membrane reaches the threshold: +1, or −1 in layers that have both signs",
+        ),
+        (
+            "AC",
+            "an accumulate: one addition of a real value that a spike selects; a synaptic operation is one of these",
+        ),
+        ("MAC", "a multiply-accumulate: a product of two real numbers that is added to a sum"),
+        (
+            "triggered",
+            "the share of a layer's additions that spikes caused, of those there were if every input were a spike",
+        ),
+        ("firing rate", "spikes per neuron and timestep"),
+        ("dense network", "the same layers with real activations instead of spikes, computed once and not T times"),
+        (
+            "45nm-…",
+            "what an operation costs in 45 nm silicon (Horowitz, ISSCC 2014); …-sram adds reading weights and membranes",
+        ),
+    ] {
+        put(out, format_args!("<tr><td>{word}</td><td class=\"wrap\">{meaning}</td></tr>\n"));
+    }
+    out.push_str(
+        "</table></div>\n<p><small>ENERGY.md has the formulas, their sources, and where they differ.</small></p>\n",
     );
 }

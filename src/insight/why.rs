@@ -3,9 +3,9 @@
 
 use std::fmt::{Display, Formatter};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::insight::anatomy::Neurons;
+use super::anatomy::Neurons;
 use crate::layers::conv_bn::ConvBn;
 use crate::layers::patch_splitting::ImageConvBn;
 use crate::model::Model;
@@ -15,7 +15,7 @@ use crate::tensor::Shape;
 use crate::{Error, Result};
 
 /// A neuron and a timestep.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// Its layer, e.g. `block.0.attn.q_lif`.
     pub layer: String,
@@ -41,6 +41,22 @@ impl Question {
             )));
         }
         Ok(Question { layer: layer.to_owned(), neuron: (y * width + x) * channels + c, timestep })
+    }
+
+    /// Whether a run of `model` over `steps` timesteps has that neuron and timestep.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if not, with what there is.
+    pub fn check(&self, model: &Model, steps: usize) -> Result<()> {
+        let Question { layer, neuron, timestep } = self;
+        let n = neurons_of(model, layer)?.len();
+        if *neuron as u64 >= n {
+            return Err(Error::Input(format!("{layer} has {n} neurons, the first is 0; {neuron} is none")));
+        }
+        if !(1..=steps).contains(timestep) {
+            return Err(Error::Input(format!("timestep {timestep}: the run has {steps}, the first is 1")));
+        }
+        Ok(())
     }
 }
 
@@ -76,7 +92,7 @@ impl std::str::FromStr for Question {
 }
 
 /// One timestep of a membrane.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// What was left of the timestep before, after its reset.
     pub before: f32,
@@ -89,7 +105,7 @@ pub struct Moment {
 }
 
 /// A part of a neuron's input.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Contribution {
     /// Where it comes from, in words.
     pub from: String,
@@ -102,7 +118,7 @@ pub struct Contribution {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Why {
     /// The question.
     #[serde(flatten)]
@@ -113,8 +129,12 @@ pub struct Why {
     pub threshold: f32,
     /// Whether it fires -1 too, where the membrane is at -threshold or below.
     pub ternary: bool,
-    /// What a reset does.
-    pub reset: String,
+    /// τ, the membrane's time constant in timesteps.
+    pub tau: f32,
+    /// Whether the input is divided by τ too.
+    pub decay_input: bool,
+    /// The potential that a neuron which fires goes to; none: it loses the threshold (a soft reset).
+    pub v_reset: Option<f32>,
     /// The membrane at each timestep.
     pub path: Vec<Moment>,
     /// The input at the timestep: the sum of all contributions.
@@ -122,6 +142,7 @@ pub struct Why {
     /// Its parts, the largest first.
     pub contributions: Vec<Contribution>,
     /// What else there is to say of the input.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
 }
 
@@ -248,15 +269,8 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
     let config = model.config();
     let layer = question.layer.as_str();
     let of = neurons_of(model, layer)?;
-    if question.neuron as u64 >= of.len() {
-        let n = of.len();
-        return Err(Error::Input(format!("{layer} has {n} neurons, the first is 0; {} is none", question.neuron)));
-    }
+    question.check(model, trace.get(&format!("h.{layer}"))?.shape.steps)?;
     let steps = trace.get(&format!("h.{layer}"))?.shape.steps;
-    if !(1..=steps).contains(&question.timestep) {
-        let t = question.timestep;
-        return Err(Error::Input(format!("timestep {t}: the run has {steps}, the first is 1")));
-    }
     let (token, c, t) = (question.neuron / of.channels, question.neuron % of.channels, question.timestep - 1);
     let (y, x) = (token / of.width, token % of.width);
 
@@ -270,11 +284,6 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
         path.push(Moment { before: v, h, spike, after });
         v = after;
     }
-    let reset = match neuron.v_reset {
-        Some(v) => format!("hard: a neuron that fires goes to {v}"),
-        None => format!("soft: a neuron that fires loses {}", neuron.v_threshold),
-    };
-
     let (stem, blocks) = model.parts();
     let mut note = String::new();
     let of_residual = |name: &str, amount: f64| Contribution {
@@ -404,7 +413,9 @@ pub fn why(model: &Model, image: &[f32], trace: &[OutputTensor], question: &Ques
         place: [y, x, c],
         threshold: neuron.v_threshold,
         ternary: of.ternary,
-        reset,
+        tau: neuron.tau,
+        decay_input: neuron.decay_input,
+        v_reset: neuron.v_reset,
         path,
         input,
         contributions: parts,
@@ -424,28 +435,44 @@ impl Display for Why {
             _ => "fired -1",
         };
         writeln!(f, "{layer}, neuron {neuron} (line {y}, column {x}, channel {c}) {did} at timestep {timestep}")?;
-        writeln!(f, "threshold {}; reset {}\n", self.threshold, self.reset)?;
+        let reset = match self.v_reset {
+            Some(v) => format!("hard: a neuron that fires goes to {v}"),
+            None => format!("soft: a neuron that fires loses {}", self.threshold),
+        };
+        writeln!(f, "threshold {}; reset {reset}", self.threshold)?;
+        // What is left decays towards the reset potential, and the input with it where it is divided too.
+        let (tau, rest) = (self.tau, self.v_reset.unwrap_or(0.0));
+        let left = match rest {
+            0.0 => "before".to_owned(),
+            rest if rest < 0.0 => format!("(before + {})", -rest),
+            rest => format!("(before - {rest})"),
+        };
+        match self.decay_input {
+            true => writeln!(f, "with input = before + (input - {left}) / τ, τ = {tau}\n")?,
+            false => writeln!(f, "with input = before - {left} / τ + input, τ = {tau}\n")?,
+        }
         writeln!(f, "  t   before   with input   spike    after")?;
         for (t, m) in self.path.iter().enumerate() {
             let mark = if t + 1 == *timestep { '>' } else { ' ' };
             writeln!(f, "{mark} {:<2} {:>7.4}   {:>10.4}   {:>5}  {:>7.4}", t + 1, m.before, m.h, m.spike, m.after)?;
         }
-        let active = self.contributions.iter().filter(|p| p.amount != 0.0).count();
+        let parts: Vec<&Contribution> = self.contributions.iter().filter(|p| p.amount != 0.0).collect();
+        let active = parts.len();
+        let (shown, rest) = parts.split_at(active.min(SHOWN));
         match active {
             0 => writeln!(f, "\nits input at timestep {timestep} is 0: nothing reached it")?,
             1 => writeln!(f, "\nits input at timestep {timestep} is {:.4}, of one part:", self.input)?,
-            n => writeln!(
-                f,
-                "\nits input at timestep {timestep} is {:.4}, the sum of {n} parts, the largest:",
-                self.input
-            )?,
+            n => {
+                let largest = if rest.is_empty() { "" } else { ", the largest" };
+                writeln!(f, "\nits input at timestep {timestep} is {:.4}, the sum of {n} parts{largest}:", self.input)?;
+            }
         }
-        for part in self.contributions.iter().take(SHOWN).filter(|p| p.amount != 0.0) {
+        for part in shown {
             writeln!(f, "  {:>+9.4}  {}", part.amount, part.from)?;
         }
-        let rest = &self.contributions[self.contributions.len().min(SHOWN)..];
-        if rest.iter().any(|p| p.amount != 0.0) {
-            writeln!(f, "  {:>+9.4}  {} smaller ones", sum(rest), rest.len())?;
+        if !rest.is_empty() {
+            let sum: f64 = rest.iter().map(|p| p.amount).sum();
+            writeln!(f, "  {sum:>+9.4}  {} smaller one{}", rest.len(), if rest.len() == 1 { "" } else { "s" })?;
         }
         if !self.note.is_empty() && active > 0 {
             writeln!(f, "{}", self.note)?;

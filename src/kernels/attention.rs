@@ -54,8 +54,10 @@ impl Heads {
 #[derive(serde::Serialize, serde::Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// `(Q Kᵀ) V`: N²·d additions a head.
+    #[serde(rename = "qk_v")]
     QkV,
     /// `Q (Kᵀ V)`: N·d² additions a head.
+    #[serde(rename = "q_kv")]
     QKv,
 }
 

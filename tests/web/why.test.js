@@ -141,7 +141,7 @@ test('the page shows the path, the resets and the largest parts, for everyone', 
       assert.equal(now.spike, sign);
       const said = await page.locator('#why .whysaid').textContent();
       assert.match(said, sign === 0 ? /stayed silent/ : sign > 0 ? / fired: / : /negative spike/);
-      assert.ok((await page.locator('#why h3').textContent()).startsWith(`“${layer}”, channel ${answer.place[2]}`));
+      assert.ok((await page.locator('#why .whyhead').textContent()).startsWith(`“${layer}”, channel ${answer.place[2]}`));
       const svg = page.locator('#why svg');
       const spikes = answer.path.filter(({ spike }) => spike !== 0);
       assert.equal(await svg.locator('.spike').count(), spikes.length);
