@@ -789,6 +789,8 @@ for (const image of ['dragstart', 'selectstart']) $('pad').addEventListener(imag
 document.documentElement.dataset.started = 'yes';
 makeBars(BUILT_IN.classes);
 raster.prepare(BUILT_IN.layers);
+nameLayers(BUILT_IN.layers);
+forgetQuestion();
 attention.prepare(BUILT_IN.blocks, BUILT_IN.heads);
 if (!options.has('still')) {
   untouched = true;

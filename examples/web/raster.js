@@ -30,6 +30,11 @@ const WORDS = [
   [/mlp\.fc1_lif$/, () => 'MLP input'],
   [/mlp\.fc2_lif$/, () => 'MLP hidden'],
   [/^head_lif$/, () => 'Before the classes'],
+  // Not of neurons: what residuals come from.
+  [/^patch_embed$/, () => 'Sum'],
+  [/^patch_embed\.proj_conv(\d?)$/, (m) => `Convolution ${Number(m[1] || 0) + 1}`],
+  [/\.attn$/, () => 'Attention'],
+  [/\.mlp$/, () => 'MLP'],
 ];
 
 export function words(name) {

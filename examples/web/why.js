@@ -49,7 +49,11 @@ export class Why {
     const said = `At timestep ${answer.timestep} it ${did}: its membrane reached ${number(now.h)}, the threshold is ${number(reaches)}.`;
     const path = html('figure', 'whypath');
     path.append(drawing(answer), html('figcaption', 'quiet', `The membrane at each timestep. ${reset(answer)}`));
-    this.#root.replaceChildren(head, html('p', 'whysaid', said), path, ...this.#parts(answer));
+    const membrane = html('div', 'whymembrane');
+    membrane.append(head, html('p', 'whysaid', said), path);
+    const driven = html('div', 'whyinput');
+    driven.append(...this.#parts(answer));
+    this.#root.replaceChildren(membrane, driven);
   }
 
   /** The largest contributions, and what the others come to. @param {Answer} answer */

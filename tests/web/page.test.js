@@ -365,6 +365,69 @@ describe('drawing', () => {
       assert.ok(await page.locator('#undo').isDisabled());
     }));
 
+  test('why a neuron fired: step by step with the keyboard, by a click on a dot, and anew for another drawing', () =>
+    visit(async (page) => {
+      const said = () => text(page, '#why .whysaid');
+      const settled = (before) =>
+        page.waitForFunction((before) => {
+          const box = document.getElementById('why');
+          return !box.hasAttribute('aria-busy') && box.querySelector('.whyhead')?.title !== before;
+        }, before);
+      await loaded(page);
+      assert.ok(await page.locator('#why-next').isDisabled());
+      assert.match(await text(page, '#why'), /^Choose a layer/);
+      await draw(page, '#pad', DIGITS[3]);
+      assert.equal(await answer(page), '3');
+
+      await page.selectOption('#why-layer', 'block.0.attn.q_lif');
+      await page.focus('#why-next');
+      await page.keyboard.press('Enter');
+      await settled(null);
+      assert.match(await said(), /^At timestep 1 it fired: its membrane reached \d/);
+      const first = await page.locator('#why .whyhead').getAttribute('title');
+      assert.match(first, /^block\.0\.attn\.q_lif, neuron \d+$/);
+      await page.keyboard.press('Enter');
+      await settled(first);
+      assert.match(await said(), /^At timestep 1 it fired/);
+
+      // The dot of one place of one map, at the second timestep.
+      await page.locator('#step').fill('2');
+      const [x, y] = [67.5 / 224, 34.5 / 56];
+      const panel = page.locator('.layer:has(.layername[title="patch_embed.proj_lif1"]) .panel >> nth=1');
+      await panel.scrollIntoViewIfNeeded();
+      const { width, height } = await panel.boundingBox();
+      const shown = await panel.evaluate((canvas) => [canvas.width, canvas.height]);
+      const second = await page.locator('#why .whyhead').getAttribute('title');
+      await panel.click({ position: { x: x * width, y: y * height } });
+      await settled(second);
+      const [px, py] = [Math.floor(x * shown[0]), Math.floor(y * shown[1])];
+      // 16 maps of 28 × 28, eight side by side.
+      const channel = Math.floor(py / 28) * 8 + Math.floor(px / 28);
+      const head = await text(page, '#why .whyhead');
+      assert.ok(head.endsWith(`, channel ${channel}, line ${py % 28}, column ${px % 28}`), `${head}, of ${shown} at ${px}, ${py}`);
+      assert.match(await said(), /^At timestep 2 it (fired|stayed silent)/);
+      assert.equal(await page.inputValue('#why-layer'), 'patch_embed.proj_lif1');
+
+      // Another drawing: the same neuron.
+      const before = await page.locator('#why').innerHTML();
+      await page.click('#clear');
+      await page.waitForFunction(() => document.getElementById('why').textContent.startsWith('Choose a layer'));
+      await page.click('#samples button >> nth=0');
+      assert.equal(await answer(page), '0');
+      await page.selectOption('#why-layer', 'head_lif');
+      await page.click('#why-next');
+      await settled(null);
+      const of0 = await page.locator('#why').innerHTML();
+      assert.notEqual(of0, before);
+      const neuron = await page.locator('#why .whyhead').getAttribute('title');
+      await page.click('#samples button >> nth=1');
+      assert.equal(await answer(page), '1');
+      await page.waitForFunction((of0) => document.getElementById('why').innerHTML !== of0, of0);
+      assert.equal(await page.locator('#why .whyhead').getAttribute('title'), neuron);
+      await page.locator('.whybox').scrollIntoViewIfNeeded();
+      await page.locator('.whybox').screenshot({ path: path.join(screenshots, 'why.png') });
+    }));
+
   test('a finger draws, and the page stays where it is', () =>
     visit(
       async (page) => {
