@@ -114,7 +114,7 @@ test('the page shows the path, the resets and the largest parts, for everyone', 
         document.head.append(link);
         await new Promise((resolve, reject) => Object.assign(link, { onload: resolve, onerror: reject }));
       }
-      document.body.innerHTML = '<main><h1>Test</h1><h2>Why</h2><section><div id="why"></div></section></main>';
+      document.body.innerHTML = '<main><h1>Test</h1><h2>What fired</h2><section><h3>Why did it fire?</h3><div id="why"></div></section></main>';
       const { Why } = await import('/why.js');
       const { Engine } = await import('/engine.js');
       const { picture } = await import('/test-page/page.js');
