@@ -521,7 +521,7 @@ async function move(engine) {
     if (engine !== page.engine || !described) return;
     adopt(described);
     if (described.adapter.kind === 'webgpu') request();
-    else if (told !== described.adapter.why) onProcessor(described.adapter.why);
+    else if (told !== withoutGpu(described.adapter.why)) onProcessor(withoutGpu(described.adapter.why));
   } catch (error) {
     if (engine !== page.engine) return;
     adopt({ config: page.config, adapter: { kind: 'cpu' } });
@@ -563,12 +563,15 @@ const REASONS = {
   'no-webgpu': ['Running on the processor.', 'This browser offers no WebGPU here. Current Chrome, Edge, Firefox and Safari have it on most systems.'],
   insecure: ['Running on the processor.', 'Browsers offer WebGPU to secure pages only: open this one by https, or from localhost.'],
   'no-adapter': ['Running on the processor.', 'The browser offers no hardware GPU. Its settings may have acceleration turned off.', true],
-  software: ['Running on the processor.', 'The browser offers no hardware GPU, only a slower software driver. Its settings may have acceleration turned off.', true],
+  software: ['Running on the processor.', 'The browser offers no hardware GPU. Its settings may have acceleration turned off.', true],
   refused: ['Running on the processor.', 'The GPU refused to be opened. A newer browser or driver may help.', true],
   'device-lost': ['The GPU was lost.', 'Its driver was reset, or the machine slept. The network goes on, on the processor.', true],
   'out-of-memory': ['The GPU is out of memory.', 'Close what else uses it. The network goes on, on the processor.', true],
   gpu: ['The GPU refused the network.', 'It goes on, on the processor. A newer browser or driver may help.', true],
 };
+
+/** The worker's reason; whether the page is secure, the page knows as well. */
+const withoutGpu = (why) => (why === 'no-webgpu' && !isSecureContext ? 'insecure' : why);
 
 /** The reason that was told last: it is not told anew with every model. */
 let told = '';
@@ -597,7 +600,7 @@ async function fail(error, engine, second = null) {
     page.device = wanted;
     if (!second) return onProcessor(error.code);
   } else if (error.code === 'no-webgpu') {
-    return onProcessor(error.why);
+    return onProcessor(withoutGpu(error.why));
   }
   if (second?.code === 'closed') return;
   const [title] = REASONS[error.code] ?? [explained(error).title];
