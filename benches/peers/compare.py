@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -148,14 +149,23 @@ def start(case, args, model, batch, folder, failed):
              for name, (flags, exact) in peer_commands(args, case.train).items()]
     specs += [(f"Spikeshade {device}", [args.binary, "bench", "--serve", "--model", model, "--input", batch, "--device", device, *train],
                dict(ours=True)) for device in args.device]
-    started = []
-    for name, command, options in specs:
+
+    def begin(spec):
+        name, command, options = spec
         progress(f"{case.name}: starting {name}")
         try:
-            started.append(Contestant(name, command, folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.log", args.limit, **options))
+            return Contestant(name, command, folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.log", args.limit, **options)
         except (Failed, OSError, ValueError, KeyError) as error:
             failed[name] = str(error)
-    return started
+
+    return [contestant for contestant in together(args, begin, specs) if contestant]
+
+
+def together(args, action, items):
+    """What `action` gives for each of `items`, in their order. Beside a GPU all at once: what is not timed there is mostly
+    compilers on the processor. Without one they would be in each other's way."""
+    with ThreadPoolExecutor(max(len(items), 1) if args.torch_device == "cuda" else 1) as pool:
+        return list(pool.map(action, items))
 
 
 def peaks(case, args, model, batch, folder, failed):
@@ -205,7 +215,8 @@ def compare(case, args, folder):
         contestants = start(case, args, model, batch, folder, failed)
         # The first run's, so that training's are those of the same weights. It warms up, too.
         logits = {}
-        for contestant in list(contestants):
+
+        def begin(contestant):
             progress(f"{case.name}: first run of {contestant.name}")
             try:
                 logits[contestant.name] = torch.tensor(contestant.logits())
@@ -213,6 +224,8 @@ def compare(case, args, folder):
                 failed[contestant.name] = str(error)
                 contestants.remove(contestant)
                 contestant.close()
+
+        together(args, begin, list(contestants))
         if "SpikingJelly" not in logits:
             failed["the case"] = "without SpikingJelly there is nothing to compare outputs with"
             return result
