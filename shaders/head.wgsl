@@ -33,8 +33,32 @@ fn main(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
         }
         workgroupBarrier();
         if class_index < head.classes {
-            for (var c = 0u; c < min(64u, head.channels - first); c += 1u) {
-                sum += weights[(first + c) * head.classes + class_index] * staged[c];
+            let count = min(64u, head.channels - first);
+            var at = first * head.classes + class_index;
+            var c = 0u;
+            for (; c + 8u <= count; c += 8u) {
+                // Loaded before the first is needed: a load takes as long as tens of additions.
+                let w0 = weights[at];
+                let w1 = weights[at + head.classes];
+                let w2 = weights[at + 2u * head.classes];
+                let w3 = weights[at + 3u * head.classes];
+                let w4 = weights[at + 4u * head.classes];
+                let w5 = weights[at + 5u * head.classes];
+                let w6 = weights[at + 6u * head.classes];
+                let w7 = weights[at + 7u * head.classes];
+                sum += w0 * staged[c];
+                sum += w1 * staged[c + 1u];
+                sum += w2 * staged[c + 2u];
+                sum += w3 * staged[c + 3u];
+                sum += w4 * staged[c + 4u];
+                sum += w5 * staged[c + 5u];
+                sum += w6 * staged[c + 6u];
+                sum += w7 * staged[c + 7u];
+                at += 8u * head.classes;
+            }
+            for (; c < count; c += 1u) {
+                sum += weights[at] * staged[c];
+                at += head.classes;
             }
         }
         workgroupBarrier();

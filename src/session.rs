@@ -12,6 +12,7 @@ use crate::model::{InputShape, Model};
 use crate::outputs::{LayerCount, OutputTensor, Outputs, Values};
 use crate::profile::OpTime;
 use crate::program::Program;
+use crate::reference::parallel;
 use crate::{Error, Result};
 
 /// Where a model runs.
@@ -215,7 +216,7 @@ impl Session {
         let model = self.model.clone();
         let config = model.config();
         let whole = shape_of(input, timesteps, config)?;
-        let part = self.part_that_fits(whole, options)?;
+        let part = self.part_that_fits(whole, options).await?;
         let mut outputs: Vec<(usize, Outputs)> = Vec::new();
         let mut first = 0;
         while first < input.batch {
@@ -262,7 +263,7 @@ impl Session {
         let model = self.model.clone();
         let config = model.config();
         let whole = shape_of(input, timesteps, config)?;
-        let batch = self.part_that_fits(whole, options)?;
+        let batch = self.part_that_fits(whole, options).await?;
         let pixels = channel_last(input, 0, batch, config.in_chans, config.img_size * config.img_size);
         let program = self.compiled(InputShape { batch, ..whole }, options).await?;
         Ok((batch, program.run_timed(&[&pixels]).await?.1))
@@ -275,17 +276,18 @@ impl Session {
     pub async fn prepare(&mut self, batch: usize, timesteps: Option<usize>, options: Options) -> Result<()> {
         let timesteps = timesteps.unwrap_or(self.model.config().timesteps);
         let whole = InputShape { timesteps, batch, sequence: false };
-        let part = self.part_that_fits(whole, options)?;
+        let part = self.part_that_fits(whole, options).await?;
         self.compiled(InputShape { batch: part, ..whole }, options).await.map(|_| ())
     }
 
     /// The largest part of the batch that the device takes at once.
-    fn part_that_fits(&mut self, whole: InputShape, options: Options) -> Result<usize> {
+    async fn part_that_fits(&mut self, whole: InputShape, options: Options) -> Result<usize> {
         // To find it takes a recording for each size that is tried.
         if let Some(&part) = self.parts.get(&(whole, options)) {
             return Ok(part);
         }
-        let (batch, memory) = part_that_fits(&self.model, whole, options, self.device.limits())?;
+        let capabilities = self.device.settled().await?;
+        let (batch, memory) = part_that_fits(&self.model, whole, options, self.device.limits(), capabilities)?;
         if matches!(self.device, Device::Cpu) {
             // Before anything else is allocated, and with the sizes: the executor's own error names none.
             let (img_size, steps) = (self.model.config().img_size, whole.timesteps);
@@ -342,19 +344,21 @@ pub(crate) fn shape_of(input: &Input, timesteps: Option<usize>, config: &Config)
     Ok(InputShape { timesteps, batch: input.batch, sequence: input.timesteps.is_some() })
 }
 
-/// The largest part of a batch, halved until it fits, that a device with `limits` takes at once, and what it allocates.
+/// The largest part of a batch, halved until it fits, that a device with `limits` and `capabilities` takes at once, and what it
+/// allocates.
 ///
 /// # Errors
-/// As [`Model::record`] and [`MemoryPlan::new`] for a single image.
+/// As [`Model::record_for`] and [`MemoryPlan::new`] for a single image.
 pub fn part_that_fits(
     model: &Model,
     whole: InputShape,
     options: Options,
     limits: Limits,
+    capabilities: Capabilities,
 ) -> Result<(usize, MemoryPlan)> {
     let mut batch = whole.batch;
     loop {
-        let recording = model.record(InputShape { batch, ..whole }, options, limits);
+        let recording = model.record_for(InputShape { batch, ..whole }, options, limits, capabilities);
         match recording.and_then(|recording| MemoryPlan::new(&recording, limits)) {
             Ok(plan) if batch <= 1 || plan.total() - plan.parameters <= limits.memory => return Ok((batch, plan)),
             Err(e) if batch <= 1 => return Err(e),
@@ -374,7 +378,8 @@ pub(crate) fn channel_last(input: &Input, first: usize, batch: usize, channels: 
     let row = 4 * crate::tensor::vectors(channels);
     let image = channels * tokens;
     let mut pixels = vec![0.0; input.timesteps.unwrap_or(1) * batch * tokens * row];
-    for (i, out) in pixels.chunks_exact_mut(tokens * row).enumerate() {
+    let little = pixels.len() < 1 << 16;
+    parallel::for_each_unless(little, pixels.chunks_exact_mut(tokens * row).enumerate(), |(i, out)| {
         let (t, b) = (i / batch, i % batch);
         let from = &input.data[(t * input.batch + first + b) * image..][..image];
         for (c, plane) in from.chunks_exact(tokens).enumerate() {
@@ -382,7 +387,7 @@ pub(crate) fn channel_last(input: &Input, first: usize, batch: usize, channels: 
                 *out = x;
             }
         }
-    }
+    });
     pixels
 }
 

@@ -534,10 +534,13 @@ fn the_check_for_additions_bites() {
         ("sums_b[r] += subgroupShuffle(t.b[5], spike);", "sums_b[r] += subgroupMul(subgroupShuffle(t.b[5], spike));"),
         ("let h = charge(", "let h = 2.0 * charge("),
     ];
-    let spike_tile = [
-        ("sums_b[r] += masked(b, mask);", "sums_b[r] += masked(b, mask) * 1.5;"),
-        ("return bitcast<vec4f>(w & vec4u(mask));", "return bitcast<vec4f>(w) * f32(mask & 1u);"),
-        ("weight_tiles[thread] = unpacked(next0);", "weight_tiles[thread] = unpacked(next0) / 3.0;"),
+    let spike_events = [
+        ("if (r0 & k3) != 0u { a0 += wa3;", "if (r0 & k3) != 0u { a0 += wa3 * 1.5;"),
+        (
+            "if (r7 & k0) != 0u { a7 += wa0; if WIDE { b7 += wb0; } }",
+            "if (r7 & k0) != 0u { a7 += wa0; if WIDE { b7 += wb0 / 3.0; } }",
+        ),
+        ("let wa2 = unpacked(stored2);", "let wa2 = unpacked(stored2) * f32(k2 & 1u);"),
         ("let h = charge(", "let h = 2.0 * charge("),
     ];
     let subgroup_kv = [("sums[8u + j] += signed_term(", "sums[8u + j] += 2.0 * signed_term("), signed];
@@ -546,16 +549,16 @@ fn the_check_for_additions_bites() {
         ("conv3x3_spike", [&spike_product[..], &epilogue].concat()),
         ("linear_spike.table", spike_table.to_vec()),
         ("conv3x3_spike.table", spike_table.to_vec()),
-        ("linear_spike.tiled", spike_tile.to_vec()),
-        ("conv3x3_spike.tiled", spike_tile.to_vec()),
+        ("linear_spike.events", spike_events.to_vec()),
+        ("conv3x3_spike.events", spike_events.to_vec()),
         ("linear_spike_f16.table", [&spike_table[..], &unpacked_halves].concat()),
         ("conv3x3_spike_f16.table", [&spike_table[..], &unpacked_halves].concat()),
         ("linear_spike_int8.table", [&spike_table[..], &unpacked_bytes].concat()),
         ("conv3x3_spike_int8.table", [&spike_table[..], &unpacked_bytes].concat()),
-        ("linear_spike_f16.tiled", [&spike_tile[..], &unpacked_halves].concat()),
-        ("conv3x3_spike_f16.tiled", [&spike_tile[..], &unpacked_halves].concat()),
-        ("linear_spike_int8.tiled", [&spike_tile[..], &unpacked_bytes].concat()),
-        ("conv3x3_spike_int8.tiled", [&spike_tile[..], &unpacked_bytes].concat()),
+        ("linear_spike_f16.events", [&spike_events[..], &unpacked_halves].concat()),
+        ("conv3x3_spike_f16.events", [&spike_events[..], &unpacked_halves].concat()),
+        ("linear_spike_int8.events", [&spike_events[..], &unpacked_bytes].concat()),
+        ("conv3x3_spike_int8.events", [&spike_events[..], &unpacked_bytes].concat()),
         ("attention_kv.subgroup", subgroup_kv.to_vec()),
         ("linear_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),
         ("conv3x3_spike_f16", [&spike_product[..], &epilogue, &halves].concat()),

@@ -12,7 +12,7 @@ use super::{Common, StrictArgs, WeightsArgs, count, grouped, human_bytes, print,
 use crate::checkpoint::{Checkpoint, Dtype, Tensor};
 use crate::config::{Config, Parameter, ParameterKind};
 use crate::error::clip;
-use crate::gpu::{LARGEST, Limits, MemoryPlan};
+use crate::gpu::{Capabilities, LARGEST, Limits, MemoryPlan};
 use crate::layers::Options;
 use crate::model::{InputShape, Model};
 use crate::session::part_that_fits;
@@ -167,7 +167,7 @@ fn too_large() -> String {
 
 fn memory(model: &Model, batch: usize) -> Result<Memory> {
     let shape = InputShape { timesteps: model.config().timesteps, batch, sequence: false };
-    match part_that_fits(model, shape, Options::default(), Limits::default()) {
+    match part_that_fits(model, shape, Options::default(), Limits::default(), Capabilities::default()) {
         Ok((part, plan)) => Ok(Ok(Fits { part, plan, kept: None })),
         Err(Error::Gpu(why) | Error::Input(why) | Error::OutOfMemory(why)) => {
             Ok(Err(format!("not a single image fits: {why}")))

@@ -97,7 +97,7 @@ impl Context {
         let capabilities = match variants {
             Variants::Auto => super::adapter::capabilities(adapter),
             Variants::Portable | Variants::Measured => Capabilities::default(),
-            Variants::Tiled => Capabilities { for_gpus: ForGpus::Always, ..Capabilities::default() },
+            Variants::Events => Capabilities { for_gpus: ForGpus::Always, ..Capabilities::default() },
         };
         features.set(wgpu::Features::SUBGROUP, capabilities.subgroup.is_some());
         let own = adapter.limits();
@@ -142,7 +142,7 @@ impl Context {
         let by_measurement = match variants {
             Variants::Auto => !capabilities.software,
             Variants::Measured => true,
-            Variants::Portable | Variants::Tiled => false,
+            Variants::Portable | Variants::Events => false,
         };
         Ok(Arc::new(Context {
             device,

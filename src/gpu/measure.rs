@@ -383,11 +383,11 @@ fn parameter(name: &str, data: Vec<f32>) -> Arc<Constant> {
     Arc::new(Constant { name: name.to_owned(), data: data.into() })
 }
 
-/// Products to 128 channels, whose 64 a workgroup make two of 128 rows: 32 tokens.
+/// Products to 128 channels, which a workgroup has of four tokens.
 fn products(size: Size, taps: usize) -> Recording {
     const OUTPUTS: usize = 128;
     let inputs = 32 * size.depth as usize / taps;
-    let shape = Shape { steps: 4, batch: 1, height: 16, width: size.groups as usize, channels: inputs };
+    let shape = Shape { steps: 4, batch: 1, height: 4, width: size.groups as usize, channels: inputs };
     let mut r = Recording::default();
     let input = spikes(&mut r, Element::Spikes, shape);
     let weights = pack_weights(&vec![0.5; OUTPUTS * inputs * taps], 0..OUTPUTS, inputs, taps);
@@ -506,7 +506,7 @@ mod tests {
                 let for_gpus = ForGpus::Measured(measured(&[(size, thousandths)]));
                 let r = recording(size, Capabilities { for_gpus, ..always });
                 let stem = r.ops().next().unwrap().dispatch_on(&r, Capabilities { for_gpus, ..always }).kernel.stem;
-                let variant = stem.ends_with(".tiled") || stem == "attention_fused";
+                let variant = stem.ends_with(".events") || stem == "attention_fused";
                 assert_eq!(variant, thousandths == PAYS, "{size:?}: {stem}");
             }
         }
@@ -535,7 +535,7 @@ mod tests {
             // Software, and choices that are given.
             assert_eq!(settled(Variants::Auto), ForGpus::Never);
             assert_eq!(settled(Variants::Portable), ForGpus::Never);
-            assert_eq!(settled(Variants::Tiled), ForGpus::Always);
+            assert_eq!(settled(Variants::Events), ForGpus::Always);
             assert_eq!(kept.read(), None);
 
             let first = measured();
@@ -545,7 +545,7 @@ mod tests {
             kept.write(Found::Measured(MADE_UP));
             assert_eq!(measured(), MADE_UP);
             assert_eq!(kept.read(), Some(Found::Measured(MADE_UP)));
-            assert_eq!(settled(Variants::Tiled), ForGpus::Always);
+            assert_eq!(settled(Variants::Events), ForGpus::Always);
 
             // What is not whole, of another adapter or version, or of other sizes is replaced.
             let whole = std::fs::read(kept.file()).unwrap();

@@ -70,13 +70,13 @@ pub enum Variants {
     /// The portable ones, to compare with.
     Portable,
     /// Those for GPUs on any adapter, to test them.
-    Tiled,
+    Events,
     /// Those for GPUs where they are measured to be faster, on any adapter, to test the measurement.
     Measured,
 }
 
 impl Variants {
-    /// What the environment variable `SPIKESHADE_VARIANTS` asks for: `auto`, `portable`, `tiled` or `measured`; unset or empty,
+    /// What the environment variable `SPIKESHADE_VARIANTS` asks for: `auto`, `portable`, `events` or `measured`; unset or empty,
     /// [`Variants::Auto`].
     ///
     /// # Errors
@@ -86,10 +86,10 @@ impl Variants {
         match choice.to_lowercase().as_str() {
             "" | "auto" => Ok(Variants::Auto),
             "portable" => Ok(Variants::Portable),
-            "tiled" => Ok(Variants::Tiled),
+            "events" => Ok(Variants::Events),
             "measured" => Ok(Variants::Measured),
             _ => Err(Error::Gpu(format!(
-                "the environment variable SPIKESHADE_VARIANTS is `{}`; set it to auto, portable, tiled or measured, or unset it",
+                "the environment variable SPIKESHADE_VARIANTS is `{}`; set it to auto, portable, events or measured, or unset it",
                 crate::error::clip(&choice)
             ))),
         }

@@ -49,6 +49,10 @@ pub struct DispatchTime {
     pub time: Duration,
 }
 
+/// How long whoever waits for a GPU looks itself whether it is ready.
+#[cfg(not(target_arch = "wasm32"))]
+const BRIEF: Duration = Duration::from_millis(2);
+
 impl Plan {
     /// Compiles pipelines, allocates buffers and uploads parameters.
     ///
@@ -341,9 +345,20 @@ impl Plan {
         Ok(all)
     }
 
-    /// Lets the device finish, on a thread of its own: whoever polls this future is not kept. The browser does so by itself.
+    /// Lets the device finish, after [`BRIEF`] on a thread of its own: whoever polls this future is not kept. The browser does so by
+    /// itself.
     #[cfg(not(target_arch = "wasm32"))]
     async fn wait(&self) -> Result<()> {
+        // A GPU is often ready sooner than a thread is woken. A software driver would be kept from the processor.
+        let start = std::time::Instant::now();
+        while !self.context.capabilities().software && start.elapsed() < BRIEF {
+            match self.context.device.poll(wgpu::PollType::Poll) {
+                Ok(status) if status.is_queue_empty() => return self.context.check(),
+                Ok(_) => std::hint::spin_loop(),
+                // Told below.
+                Err(_) => break,
+            }
+        }
         let poll = |device: &wgpu::Device| device.poll(wgpu::PollType::wait_indefinitely());
         let (sender, receiver) = oneshot();
         let device = self.context.device.clone();

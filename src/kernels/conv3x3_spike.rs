@@ -40,16 +40,17 @@ pub static TABLE: Kernel = Kernel {
 };
 
 /// The variant for GPUs; the same bits.
-pub static TILED: Kernel = Kernel {
-    stem: "conv3x3_spike.tiled",
+pub static EVENTS: Kernel = Kernel {
+    stem: "conv3x3_spike.events",
     sources: &[
-        include_str!("../../shaders/conv3x3_spike.tiled.wgsl"),
+        include_str!("../../shaders/conv3x3_spike.events.wgsl"),
         include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
-        include_str!("../../shaders/lib/spike_tile.wgsl"),
-        include_str!("../../shaders/lib/tile_epilogue.wgsl"),
+        include_str!("../../shaders/lib/spike_events.wgsl"),
+        include_str!("../../shaders/lib/event_epilogue.wgsl"),
         include_str!("../../shaders/lib/product_parameters.wgsl"),
         include_str!("../../shaders/lib/neuron.wgsl"),
     ],
+    constants: product::event_constants,
     ..KERNEL
 };
 
@@ -75,7 +76,7 @@ impl Op for Conv3x3Spike {
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
-        self.0.dispatch_on([&KERNEL, &TABLE, &TILED], 9, recording, capabilities)
+        self.0.dispatch_on([&KERNEL, &TABLE, &EVENTS], 9, recording, capabilities)
     }
 
     twins!(twin::run, 0);

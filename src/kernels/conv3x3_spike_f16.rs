@@ -43,17 +43,18 @@ pub static TABLE: Kernel = Kernel {
 };
 
 /// The variant for GPUs; the same bits.
-pub static TILED: Kernel = Kernel {
-    stem: "conv3x3_spike_f16.tiled",
+pub static EVENTS: Kernel = Kernel {
+    stem: "conv3x3_spike_f16.events",
     sources: &[
-        include_str!("../../shaders/conv3x3_spike_f16.tiled.wgsl"),
+        include_str!("../../shaders/conv3x3_spike_f16.events.wgsl"),
         include_str!("../../shaders/lib/conv3x3_rows.wgsl"),
-        include_str!("../../shaders/lib/spike_tile.wgsl"),
+        include_str!("../../shaders/lib/spike_events.wgsl"),
         include_str!("../../shaders/lib/halves.wgsl"),
-        include_str!("../../shaders/lib/tile_epilogue.wgsl"),
+        include_str!("../../shaders/lib/event_epilogue.wgsl"),
         include_str!("../../shaders/lib/product_parameters.wgsl"),
         include_str!("../../shaders/lib/neuron.wgsl"),
     ],
+    constants: product::event_constants,
     ..KERNEL
 };
 
@@ -79,7 +80,7 @@ impl Op for Conv3x3SpikeF16 {
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
-        self.0.dispatch_on([&KERNEL, &TABLE, &TILED], 9, recording, capabilities)
+        self.0.dispatch_on([&KERNEL, &TABLE, &EVENTS], 9, recording, capabilities)
     }
 
     twins!(twin::run, 0);

@@ -110,6 +110,13 @@ pub(super) fn table_constants() -> Vec<Constants> {
     constants_of(&[1.0, 2.0, 4.0, 8.0, 16.0])
 }
 
+pub(super) fn event_constants() -> Vec<Constants> {
+    let all = constants();
+    let cuts =
+        [8.0, 16.0, 32.0].into_iter().flat_map(|lanes| [0.0, 1.0].map(|wide| [("LANES", lanes), ("WIDE", wide)]));
+    cuts.flat_map(|cut| all.iter().map(move |of| [&of[..], &cut].concat())).collect()
+}
+
 fn constants_of(step_blocks: &[f64]) -> Vec<Constants> {
     let mut all = Vec::new();
     for &block in step_blocks {
@@ -125,13 +132,28 @@ fn constants_of(step_blocks: &[f64]) -> Vec<Constants> {
 /// How a kernel cuts a product into workgroups.
 struct Cut {
     kernel: &'static Kernel,
-    /// Rows of a workgroup, timesteps of a token among them.
-    rows: usize,
+    tile: Tile,
     /// The most timesteps among a thread's rows.
     steps: usize,
     /// Output channels of a workgroup.
     outputs: usize,
+    /// Override constants of the kernel's own.
+    constants: Vec<(&'static str, f64)>,
 }
+
+/// What of the tokens and their timesteps a workgroup has.
+enum Tile {
+    /// So many rows: tokens, and timesteps of each as many as a thread has.
+    Rows(usize),
+    /// So many tokens, at every timestep of a thread.
+    Tokens(usize),
+}
+
+/// Threads of a workgroup of the variants `events`.
+const EVENT_THREADS: usize = 128;
+/// From so many workgroups on a thread of theirs has eight outputs instead of four. On an H200 that saves up to a sixth of the time
+/// of 512 and more, and costs as much where fewer leave the device idle.
+const WIDE_FROM: u64 = 512;
 
 impl SpikeProduct {
     pub(super) fn arithmetic(&self, recording: &Recording, taps: usize) -> Arithmetic {
@@ -141,30 +163,44 @@ impl SpikeProduct {
     }
 
     pub(super) fn dispatch(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
-        self.dispatch_cut(&Cut { kernel, rows: 64, steps: 8, outputs: 32 }, recording)
+        self.dispatch_cut(&Cut { kernel, tile: Tile::Rows(64), steps: 8, outputs: 32, constants: vec![] }, recording)
     }
 
-    /// The dispatch of the variant `table` or `tiled` where one suits a device, else of `portable`.
+    /// The dispatch of the variant `table` or `events` where one suits a device, else of `portable`.
     ///
     /// The table wins on a processor, whose loads cost tens of additions, by far (`<stem>/portable` in the benches), whatever
     /// fires. It needs a lane for each of its eight sums, and adds three weights to each other before the sum.
     pub(super) fn dispatch_on(
         &self,
-        [portable, table, tiled]: [&'static Kernel; 3],
+        [portable, table, events]: [&'static Kernel; 3],
         taps: usize,
         recording: &Recording,
         capabilities: Capabilities,
     ) -> Dispatch {
         if capabilities.lanes_hold_eight() {
-            return self.dispatch_cut(&Cut { kernel: table, rows: 128, steps: 16, outputs: 32 }, recording);
+            let cut = Cut { kernel: table, tile: Tile::Rows(128), steps: 16, outputs: 32, constants: vec![] };
+            return self.dispatch_cut(&cut, recording);
         }
-        let large = self.dispatch_cut(&Cut { kernel: tiled, rows: 128, steps: 8, outputs: 64 }, recording);
+        let by_event = self.dispatch_events(events, recording);
         let task = if taps == 1 { Task::Linear } else { Task::Conv3x3 };
         let depth = (taps * words(recording.get(self.input).shape.channels)) as u64;
-        match capabilities.gpu_variant_pays(Size { task, groups: large.groups.count(), depth, head_dim: 1 }) {
-            true => large,
+        match capabilities.gpu_variant_pays(Size { task, groups: by_event.groups.count(), depth, head_dim: 1 }) {
+            true => by_event,
             false => self.dispatch(portable, recording),
         }
+    }
+
+    /// Event by event. As many threads go through a token's spikes as its outputs occupy, a whole subgroup of many GPUs if there are
+    /// enough; with few outputs two or four tokens share one.
+    fn dispatch_events(&self, kernel: &'static Kernel, recording: &Recording) -> Dispatch {
+        let of = |vectors: usize| {
+            let lanes = 8 * self.channels_out.div_ceil(32 * vectors).next_power_of_two().min(4);
+            let constants = vec![("LANES", lanes as f64), ("WIDE", f64::from(vectors == 2))];
+            let tile = Tile::Tokens(EVENT_THREADS / lanes);
+            self.dispatch_cut(&Cut { kernel, tile, steps: 8, outputs: 4 * lanes * vectors, constants }, recording)
+        };
+        let narrow = of(1);
+        if self.channels_out > 32 && narrow.groups.count() >= WIDE_FROM { of(2) } else { narrow }
     }
 
     /// As [`SpikeProduct::dispatch_on`], of int8 weights. The variants sum them as f32, exactly while no sum can exceed 2²⁴.
@@ -191,7 +227,10 @@ impl SpikeProduct {
         let &Cut { kernel, .. } = cut;
         let shape = recording.get(self.input).shape;
         let block = shape.steps.next_power_of_two().min(cut.steps);
-        let tiles = shape.rows().div_ceil(cut.rows / block);
+        let tiles = shape.rows().div_ceil(match cut.tile {
+            Tile::Rows(rows) => rows / block,
+            Tile::Tokens(tokens) => tokens,
+        });
         let mut product = Product {
             rows: dim(shape.rows()),
             steps: dim(shape.steps),
@@ -205,6 +244,7 @@ impl SpikeProduct {
         };
         let mut bindings = vec![(0, self.input), (1, self.weights), (2, self.scale_shift)];
         let mut constants = vec![("STEP_BLOCK", block as f64)];
+        constants.extend_from_slice(&cut.constants);
         let entry = match &self.epilogue {
             Epilogue::Real { out, first_channel, relu } => {
                 product.out_stride = dim(recording.get(*out).row() / 4);
@@ -316,15 +356,15 @@ mod tests {
         };
         let linear = |product| -> Box<dyn Op> { Box::new(LinearSpikeInt8(product)) };
         let conv = |product| -> Box<dyn Op> { Box::new(Conv3x3SpikeInt8(product)) };
-        assert_eq!(stem(linear, MOST, ForGpus::Always), "linear_spike_int8.tiled");
+        assert_eq!(stem(linear, MOST, ForGpus::Always), "linear_spike_int8.events");
         assert_eq!(stem(linear, MOST + 1, ForGpus::Always), "linear_spike_int8");
-        assert_eq!(stem(conv, MOST / 9, ForGpus::Always), "conv3x3_spike_int8.tiled");
+        assert_eq!(stem(conv, MOST / 9, ForGpus::Always), "conv3x3_spike_int8.events");
         assert_eq!(stem(conv, MOST / 9 + 1, ForGpus::Always), "conv3x3_spike_int8");
 
         let measured = ForGpus::Measured(Measured([1; SAMPLES.len()]));
         assert_eq!(stem(linear, 64, measured), "linear_spike_int8");
         assert_eq!(stem(conv, 64, measured), "conv3x3_spike_int8");
-        assert_eq!(stem(|product| Box::new(LinearSpike(product)), 64, measured), "linear_spike.tiled");
-        assert_eq!(stem(|product| Box::new(LinearSpikeF16(product)), 64, measured), "linear_spike_f16.tiled");
+        assert_eq!(stem(|product| Box::new(LinearSpike(product)), 64, measured), "linear_spike.events");
+        assert_eq!(stem(|product| Box::new(LinearSpikeF16(product)), 64, measured), "linear_spike_f16.events");
     }
 }

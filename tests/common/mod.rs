@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use spikeshade::gpu::{Adapters, Context, Limits, Opening, Variants};
+use spikeshade::gpu::{AdapterKind, Adapters, Context, Limits, Opening, Variants};
 use spikeshade::session::{Device, Input};
 use spikeshade::tensor_file::TensorFile;
 
@@ -30,16 +30,25 @@ pub fn contexts(limits: Limits) -> Vec<std::sync::Arc<Context>> {
 /// runs out of memory on).
 pub fn contexts_of_all_variants(limits: Limits) -> Vec<std::sync::Arc<Context>> {
     let mut contexts = contexts_of(limits, Variants::Auto);
-    let with_variants: Vec<bool> = contexts.iter().map(|c| has_variants(c)).collect();
-    for variants in [Variants::Portable, Variants::Tiled] {
+    let hardware = hardware();
+    let with_variants: Vec<bool> =
+        contexts.iter().map(|c| has_tables(c) || hardware.iter().any(|name| name == c.name())).collect();
+    for variants in [Variants::Portable, Variants::Events] {
         let again = contexts_of(limits, variants).into_iter().zip(&with_variants);
         contexts.extend(again.filter(|(_, has)| **has).map(|(context, _)| context));
     }
     contexts
 }
 
-/// Whether a device runs variants: software drivers whose subgroups hold a table of eight.
-pub fn has_variants(context: &Context) -> bool {
+/// The names of the hardware GPUs. The drivers of some fuse a multiplication and an addition, where those of the tests, and the host,
+/// round both.
+pub fn hardware() -> Vec<String> {
+    let described = pollster::block_on(Adapters::enumerate()).describe();
+    described.into_iter().filter(|a| a.kind != AdapterKind::Software).map(|a| a.name).collect()
+}
+
+/// Whether a device runs tables: software drivers whose subgroups hold eight sums.
+pub fn has_tables(context: &Context) -> bool {
     let capabilities = context.capabilities();
     capabilities.software && capabilities.subgroup.is_some_and(|(least, _)| least >= 8)
 }

@@ -192,7 +192,7 @@ fn folded_grids_of_variants_leave_nothing_out() {
             let stem = dispatch.kernel.stem;
             assert!(y > 1 && u64::from(x * y) > n, "{stem} in {x} × {y}");
         }
-        if crate::common::has_variants(context) {
+        if crate::common::has_tables(context) {
             let variants = ["conv3x3_spike.table", "lif.words", "linear_spike.table"];
             assert!(stems.iter().eq(variants.iter()), "{}: {stems:?}", context.identity());
         }

@@ -336,7 +336,7 @@ fn check_case<W: Stored>(taps: usize, case: Case) {
     reals_agree(&all, "unfused sum", kind, &sum, &terms);
 
     // The table's sums of three weights may round differently.
-    variants_same(&all, crate::common::has_variants);
+    variants_same(&all, crate::common::has_tables);
 
     if kind == Kind::Dyadic {
         all_same(&all);
@@ -438,20 +438,20 @@ fn variants_suit_the_device() {
             assert_eq!(chosen(true, Some(subgroup)), table);
         }
         // One workgroup, and at least nine words of inputs where there are nine taps.
-        let tiled = format!("{portable}.tiled");
+        let events = format!("{portable}.events");
         let task = if portable == "linear_spike" { Task::Linear } else { Task::Conv3x3 };
         let measured = |thousandths: &dyn Fn(Size) -> u32| ForGpus::Measured(Measured(SAMPLES.map(thousandths)));
-        assert_eq!(on(false, Some((32, 32)), ForGpus::Always), tiled);
-        assert_eq!(on(false, None, measured(&|s| if s.task == task { 500 } else { 2000 })), tiled);
+        assert_eq!(on(false, Some((32, 32)), ForGpus::Always), events);
+        assert_eq!(on(false, None, measured(&|s| if s.task == task { 500 } else { 2000 })), events);
         assert_eq!(on(false, None, measured(&|s| if s.task == task { 2000 } else { 500 })), portable);
-        assert_eq!(on(false, None, measured(&|s| if s.groups == 16 { 500 } else { 2000 })), tiled);
+        assert_eq!(on(false, None, measured(&|s| if s.groups == 16 { 500 } else { 2000 })), events);
         assert_eq!(on(false, None, measured(&|s| if s.groups == 16 { 2000 } else { 500 })), portable);
         assert_eq!(on(true, Some((8, 8)), ForGpus::Always), table);
         for context in contexts() {
             let dispatch = op.dispatch_on(&r, context.capabilities());
             let expected = match context.capabilities().for_gpus {
-                _ if crate::common::has_variants(context) => &table[..],
-                ForGpus::Always => &tiled,
+                _ if crate::common::has_tables(context) => &table[..],
+                ForGpus::Always => &events,
                 _ => portable,
             };
             assert_eq!(dispatch.kernel.stem, expected, "{}", context.name());

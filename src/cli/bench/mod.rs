@@ -327,10 +327,12 @@ fn spread(times: &[f64]) -> [f64; 3] {
 }
 
 /// How the logits of a device compare with the reference executor's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Agreement {
     /// The largest difference.
     difference: f64,
+    /// The mean of all differences.
+    mean: f64,
     /// The largest of the reference's, regardless of sign.
     largest: f64,
     /// Images of which both find the same class, and all.
@@ -338,24 +340,31 @@ struct Agreement {
 }
 
 impl Agreement {
-    /// Rounding may move a membrane across its threshold, and that a logit: this much of the largest.
-    const TOLERANCE: f64 = 0.01;
+    /// A GPU's driver may fuse a multiplication and an addition, which rounds otherwise. That moves a membrane across its threshold
+    /// now and then, and with it everything behind it of that image; of most images nothing. A wrong sum spoils them all. So much of
+    /// the largest the mean may be.
+    const TOLERANCE: f64 = 0.05;
 
     fn of(logits: &[Vec<f32>], expected: &[Vec<f32>]) -> Self {
-        let mut this = Agreement { difference: 0.0, largest: 0.0, same: (0, expected.len()) };
+        let mut this = Agreement { same: (0, expected.len()), ..Agreement::default() };
+        let values = expected.iter().map(Vec::len).sum::<usize>().max(1) as f64;
         for (row, expected) in logits.iter().zip(expected) {
             this.same.0 += usize::from(ranked(row).first() == ranked(expected).first());
             for (&a, &b) in row.iter().zip(expected) {
-                this.difference = this.difference.max(f64::from((a - b).abs()));
+                let difference = f64::from((a - b).abs());
+                // Not `max`, which passes over NaN.
+                if !(difference <= this.difference) {
+                    this.difference = difference;
+                }
+                this.mean += difference / values;
                 this.largest = this.largest.max(f64::from(b.abs()));
             }
         }
         this
     }
 
-    /// Two classes that are about as likely may change places.
     fn holds(&self) -> bool {
-        self.difference <= Self::TOLERANCE * self.largest
+        self.mean <= Self::TOLERANCE * self.largest
     }
 }
 
@@ -399,8 +408,9 @@ impl Measured {
         }
         if let Some(a) = &self.agreement {
             text += &format!(
-                "logits differ by at most {:.1e} from the reference executor's (largest {:.2}); {} of {} classes alike\n",
-                a.difference, a.largest, a.same.0, a.same.1
+                "logits differ by at most {:.1e}, on average {:.1e}, from the reference executor's (largest {:.2}); {} of {} \
+                 classes alike\n",
+                a.difference, a.mean, a.largest, a.same.0, a.same.1
             );
         }
         if let (Some(breakdown), Some(ceilings)) = (&self.breakdown, ceilings) {
@@ -424,6 +434,7 @@ impl Measured {
             "census_ratio": (!self.census.is_empty()).then(|| spread(&self.census)[0]),
             "against_reference": self.agreement.map(|a| json!({
                 "largest_difference": a.difference,
+                "mean_difference": a.mean,
                 "largest_logit": a.largest,
                 "same_class": a.same.0,
                 "images": a.same.1,
@@ -435,10 +446,10 @@ impl Measured {
     fn check(&self) -> Result<()> {
         match &self.agreement {
             Some(a) if !a.holds() => bail!(
-                "batch {}: the device's logits differ from the reference executor's by {:.3e}, more than {} % of the largest; \
-                 do not trust its times, and report its name and driver",
+                "batch {}: the device's logits differ from the reference executor's by {:.3e} on average, more than {} % of the \
+                 largest; do not trust its times, and report its name and driver",
                 self.batch,
-                a.difference,
+                a.mean,
                 100.0 * Agreement::TOLERANCE
             ),
             _ => Ok(()),
@@ -467,7 +478,9 @@ mod tests {
             Measured { agreement, ..Measured::default() }
         };
         assert!(measured(vec![10.0, -2.0, 9.9]).check().is_ok());
-        assert!(measured(vec![9.95, -2.0, 9.96]).check().is_ok());
-        assert!(measured(vec![10.0, -2.0, 9.7]).check().is_err());
+        // Of the largest 5 % are 0.5, of three differences together 1.5.
+        assert!(measured(vec![8.6, -2.0, 9.9]).check().is_ok());
+        assert!(measured(vec![8.4, -2.0, 9.9]).check().is_err());
+        assert!(measured(vec![10.0, f32::NAN, 9.9]).check().is_err());
     }
 }

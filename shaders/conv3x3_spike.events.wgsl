@@ -2,10 +2,10 @@
 // zeros outside the grid (pad 1, stride 1); then an epilogue. The patch matrix is never written: a chunk of 32 k is one
 // word of one tap.
 //
-// Grid: x, y tiles of 128 rows (folded), z tiles of 64 output channels. Thread mapping and order of addition:
-// lib/spike_tile.wgsl; rows of inputs: lib/conv3x3_rows.wgsl; batch norm, LIF over T, packing and residual: lib/tile_epilogue.wgsl.
+// Grid: x, y tiles of 128 / LANES tokens (folded), z tiles of 4 LANES (WIDE: 8 LANES) outputs. Thread mapping and order of addition:
+// lib/spike_events.wgsl; rows of inputs: lib/conv3x3_rows.wgsl; batch norm, LIF over T, packing and residual: lib/event_epilogue.wgsl.
 // For GPUs.
-// Uses: conv3x3_rows, spike_tile, tile_epilogue, product_parameters, neuron.
+// Uses: conv3x3_rows, spike_events, event_epilogue, product_parameters, neuron.
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B][H][W][words_in]
 @group(0) @binding(1) var<storage, read> weights: array<vec4f>;         // [O/32][9 taps][words_in][32 i][32 o], zero padded

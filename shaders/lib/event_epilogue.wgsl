@@ -1,20 +1,19 @@
-// What lib/product_epilogue.wgsl is to lib/spike_product.wgsl, this is to lib/spike_tile.wgsl: batch norm folded to scale and
+// What lib/product_epilogue.wgsl is to lib/spike_product.wgsl, this is to lib/spike_events.wgsl: batch norm folded to scale and
 // shift, then one of
 //   real      y = [relu](sum * scale + shift)
 //   residual  y = sum * scale + shift + u
 //   spikes    LIF over T, packed to bits            (lib/neuron.wgsl)
 //   ternary   LIF over T, packed to a plus and a minus plane
-// A thread's 8 rows are STEP_BLOCK timesteps of each of 8 / STEP_BLOCK tokens; for T > 8 the membranes are carried from block to
-// block in registers.
+// A thread's rows are STEP_BLOCK timesteps of its token; for T > 8 its membranes are carried from block to block in registers.
 // The kernel supplies its bindings (`product`, `scale_shift`, `residual`, `real_out`, `spikes_out`) and what
-// spike_tile asks for; the entry points are here, one for each epilogue.
+// spike_events asks for; the entry points are here, one for each epilogue.
 
-// [128 rows][8 threads], of the first tile's outputs plus in bits 0..3 and minus in bits 4..7, of the second's in bits 8..15
+// [STEP_BLOCK timesteps][128 threads], of the first four outputs plus in bits 0..3 and minus in bits 4..7, of the second in bits 8..15
 var<workgroup> nibbles: array<u32, 1024>;
 
 var<private> this_thread: u32;
-var<private> this_tile: u32;   // of rows
-var<private> this_o_tile: u32; // of 64 output channels
+var<private> this_tile: u32;   // of 128 / LANES tokens
+var<private> this_o_tile: u32; // of 4 LANES output channels, if WIDE 8 LANES
 var<private> this_block: u32;  // of timesteps
 var<private> membrane_a: vec4f;
 var<private> membrane_b: vec4f;
@@ -29,51 +28,55 @@ fn begin(thread: u32, group: vec3u, groups: vec3u) -> bool {
     return tile < product.tiles;
 }
 
-// Token and timestep of row r (0..7) of a row group (a thread's sixteenth of the workgroup).
-fn row_token(row_group: u32, r: u32) -> u32 {
-    return (this_tile * 16u + row_group) * (8u / STEP_BLOCK) + r / STEP_BLOCK;
+// Token i of the workgroup.
+fn tile_token(i: u32) -> u32 {
+    return this_tile * (128u / LANES) + i;
 }
 
-// Of this thread's row r.
+// This thread's token, of whatever row.
 fn own_token(r: u32) -> u32 {
-    return row_token(this_thread / 8u, r);
+    return tile_token(this_thread / LANES);
 }
 
 fn row_step(r: u32) -> u32 {
-    return this_block * STEP_BLOCK + r % STEP_BLOCK;
+    return this_block * STEP_BLOCK + r;
 }
 
 fn row_exists(r: u32) -> bool {
-    return row_token(this_thread / 8u, r) < product.rows && row_step(r) < product.steps;
+    return r < STEP_BLOCK && own_token(r) < product.rows && row_step(r) < product.steps;
 }
 
-// vec4f or word of a row of a row group in the output, without the channel.
-fn row_out(row_group: u32, r: u32) -> u32 {
-    return (row_step(r) * product.rows + row_token(row_group, r)) * product.out_stride + product.out_first;
+// vec4f or word of a token's timestep in the output, without the channel.
+fn row_out(token: u32, step: u32) -> u32 {
+    return (step * product.rows + token) * product.out_stride + product.out_first;
 }
 
-// This thread's vec4f of outputs in a tile (0, 1) of 32, and whether it exists.
-fn vector_of(tile: u32) -> u32 {
-    return (this_o_tile * 2u + tile) * 8u + this_thread % 8u;
+// Vectors of outputs that a thread owns.
+fn vectors() -> u32 {
+    return select(1u, 2u, WIDE);
 }
 
-fn vector_exists(tile: u32) -> bool {
-    return vector_of(tile) * 4u < product.channels_out;
+fn own_vector(i: u32) -> u32 {
+    return (this_o_tile * vectors() + i) * LANES + this_thread % LANES;
 }
 
-fn normalise(sum: vec4f, tile: u32) -> vec4f {
+fn vector_exists(i: u32) -> bool {
+    return i < vectors() && own_vector(i) * 4u < product.channels_out;
+}
+
+fn normalise(sum: vec4f, i: u32) -> vec4f {
     // A vec4f past the end reads what stands for another; nothing of it is stored.
-    let vector = min(vector_of(tile), (product.channels_out + 31u) / 32u * 8u - 1u);
+    let vector = min(own_vector(i), (product.channels_out + 31u) / 32u * 8u - 1u);
     return sum * scale_shift[2u * vector] + scale_shift[2u * vector + 1u];
 }
 
-fn store_real(r: u32, tile: u32, sum: vec4f) {
-    var y = normalise(sum, tile);
-    if RELU {
-        y = max(y, vec4f());
-    }
-    if row_exists(r) && vector_exists(tile) {
-        real_out[row_out(this_thread / 8u, r) + vector_of(tile)] = y;
+fn store_real(r: u32, i: u32, sum: vec4f) {
+    if row_exists(r) && vector_exists(i) {
+        var y = normalise(sum, i);
+        if RELU {
+            y = max(y, vec4f());
+        }
+        real_out[row_out(own_token(r), row_step(r)) + own_vector(i)] = y;
     }
 }
 
@@ -82,10 +85,10 @@ fn real_row(r: u32) {
     store_real(r, 1u, sums_b[r]);
 }
 
-fn store_residual(r: u32, tile: u32, sum: vec4f) {
-    if row_exists(r) && vector_exists(tile) {
-        let at = row_out(this_thread / 8u, r) + vector_of(tile);
-        real_out[at] = normalise(sum, tile) + residual[at];
+fn store_residual(r: u32, i: u32, sum: vec4f) {
+    if row_exists(r) && vector_exists(i) {
+        let at = row_out(own_token(r), row_step(r)) + own_vector(i);
+        real_out[at] = normalise(sum, i) + residual[at];
     }
 }
 
@@ -95,56 +98,66 @@ fn residual_row(r: u32) {
 }
 
 // One timestep of four channels: their membrane and input in, their spikes as plus in bits 0..3, minus in bits 4..7 out.
-fn fire(membrane: ptr<function, vec4f>, y: vec4f, tile: u32, is_ternary: bool) -> u32 {
+fn fire(membrane: ptr<function, vec4f>, y: vec4f, i: u32, is_ternary: bool) -> u32 {
     let n = neuron();
     let h = charge(*membrane, y, n);
     let positive = fire_positive(h, n);
     let negative = fire_negative(h, n) & vec4<bool>(is_ternary);
     *membrane = reset(h, positive, negative, n);
-    let channel = vector_of(tile) * 4u;
+    let channel = own_vector(i) * 4u;
     return nibble(positive, channel, product.channels_out) | (nibble(negative, channel, product.channels_out) << 4u);
 }
 
 fn fire_row(r: u32, is_ternary: bool) {
+    if r >= STEP_BLOCK {
+        return;
+    }
     var a = membrane_a;
     var b = membrane_b;
     if row_step(r) == 0u {
         a = vec4f(product.v_reset);
         b = vec4f(product.v_reset);
     }
-    let bits = fire(&a, normalise(sums_a[r], 0u), 0u, is_ternary) | (fire(&b, normalise(sums_b[r], 1u), 1u, is_ternary) << 8u);
+    var bits = fire(&a, normalise(sums_a[r], 0u), 0u, is_ternary);
+    if WIDE {
+        bits |= fire(&b, normalise(sums_b[r], 1u), 1u, is_ternary) << 8u;
+    }
     membrane_a = a;
     membrane_b = b;
-    nibbles[(this_thread / 8u * 8u + r) * 8u + this_thread % 8u] = bits;
+    nibbles[r * 128u + this_thread] = bits;
 }
 
-// The word of the workgroup's row `row` (0..127) from its eight nibbles.
-fn combine(row: u32, shift: u32) -> u32 {
+// A word from its eight nibbles.
+fn combine(first: u32, shift: u32) -> u32 {
     var word = 0u;
     for (var i = 0u; i < 8u; i += 1u) {
-        word |= ((nibbles[row * 8u + i] >> shift) & 15u) << (4u * i);
+        word |= ((nibbles[first + i] >> shift) & 15u) << (4u * i);
     }
     return word;
 }
 
-// Ends with every thread's two words, of its own row, stored.
+// Ends with the words of every timestep of the block stored, those of eight threads' outputs by one thread.
 fn fire_rows(is_ternary: bool) {
     fire_row(0u, is_ternary); fire_row(1u, is_ternary); fire_row(2u, is_ternary); fire_row(3u, is_ternary);
     fire_row(4u, is_ternary); fire_row(5u, is_ternary); fire_row(6u, is_ternary); fire_row(7u, is_ternary);
     workgroupBarrier();
-    let token = row_token(this_thread / 8u, this_thread % 8u);
-    let step = row_step(this_thread % 8u);
-    if token < product.rows && step < product.steps {
-        let at = row_out(this_thread / 8u, this_thread % 8u) + this_o_tile * 2u;
-        for (var tile = 0u; tile < 2u; tile += 1u) {
-            if (this_o_tile * 2u + tile) * 32u < product.channels_out {
-                spikes_out[at + tile] = combine(this_thread, 8u * tile);
+    let r = this_thread / 16u;
+    let first = this_thread % 16u * 8u;
+    let token = tile_token(first / LANES);
+    if r < STEP_BLOCK && token < product.rows && row_step(r) < product.steps {
+        for (var i = 0u; i < vectors(); i += 1u) {
+            let word = ((this_o_tile * vectors() + i) * LANES + first % LANES) / 8u;
+            if word * 32u < product.channels_out {
+                let at = row_out(token, row_step(r)) + word;
+                spikes_out[at] = combine(r * 128u + first, 8u * i);
                 if is_ternary {
-                    spikes_out[at + tile + product.minus_plane] = combine(this_thread, 8u * tile + 4u);
+                    spikes_out[at + product.minus_plane] = combine(r * 128u + first, 8u * i + 4u);
                 }
             }
         }
     }
+    // The next block's spikes take the place of these.
+    workgroupBarrier();
 }
 
 @compute @workgroup_size(128)
@@ -154,7 +167,7 @@ fn real(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) gro
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread);
+        spike_product();
         real_row(0u); real_row(1u); real_row(2u); real_row(3u);
         real_row(4u); real_row(5u); real_row(6u); real_row(7u);
     }
@@ -167,7 +180,7 @@ fn residual_real(@builtin(local_invocation_index) thread: u32, @builtin(workgrou
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread);
+        spike_product();
         residual_row(0u); residual_row(1u); residual_row(2u); residual_row(3u);
         residual_row(4u); residual_row(5u); residual_row(6u); residual_row(7u);
     }
@@ -180,7 +193,7 @@ fn spikes(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) g
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread);
+        spike_product();
         fire_rows(false);
     }
 }
@@ -192,7 +205,7 @@ fn ternary(@builtin(local_invocation_index) thread: u32, @builtin(workgroup_id) 
     }
     for (var block = 0u; block < step_blocks(); block += 1u) {
         this_block = block;
-        spike_product(thread);
+        spike_product();
         fire_rows(true);
     }
 }

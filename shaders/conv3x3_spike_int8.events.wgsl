@@ -1,10 +1,10 @@
 // conv3x3_spike_int8: y[t, b, p, o] = scale[o] * Σ_{tap, i} q[o, i, tap] s[t, b, p + tap, i] + shift[o], q int8 weights, s packed
 // spikes, zeros outside the grid (pad 1, stride 1); the sum is exact. Then an epilogue.
 //
-// Grid: x, y tiles of 128 rows (folded), z tiles of 64 output channels. Thread mapping and order of addition:
-// lib/spike_tile.wgsl; rows of inputs: lib/conv3x3_rows.wgsl; batch norm, LIF over T, packing and residual: lib/tile_epilogue.wgsl.
+// Grid: x, y tiles of 128 / LANES tokens (folded), z tiles of 4 LANES (WIDE: 8 LANES) outputs. Thread mapping and order of addition:
+// lib/spike_events.wgsl; rows of inputs: lib/conv3x3_rows.wgsl; batch norm, LIF over T, packing and residual: lib/event_epilogue.wgsl.
 // For GPUs. Sums are of f32, which are exact up to 2^24: of more inputs than that allows the portable kernel takes the product.
-// Uses: conv3x3_rows, spike_tile, tile_epilogue, product_parameters, neuron.
+// Uses: conv3x3_rows, spike_events, event_epilogue, product_parameters, neuron.
 
 @group(0) @binding(0) var<storage, read> spikes_in: array<u32>;         // [T][B][H][W][words_in]
 @group(0) @binding(1) var<storage, read> weights: array<u32>;           // [O/32][9 taps][words_in][32 i][32 o] bytes, zero padded
