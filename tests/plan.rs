@@ -518,7 +518,9 @@ fn a_run_does_not_keep_the_thread_that_polls_it() {
                 }
             }
         }
-        assert!(waited, "{}", context.name());
+        // A GPU may be ready at once.
+        let hardware = common::hardware().iter().any(|name| name == context.name());
+        assert!(waited || hardware, "{}", context.name());
         // One that is dropped half-way leaves the plan usable.
         let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
         let _ = std::pin::pin!(plan.run(&[&input])).poll(nobody);

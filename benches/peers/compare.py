@@ -73,7 +73,9 @@ def peer_commands(args, train):
         found |= {f"{name}, AMP": ([*flags, "--amp"], False) for name, (flags, _) in found.items()}
     if args.as_written:
         found[AS_WRITTEN] = (plain, True)
-    return found
+    # SpikingJelly is what outputs are compared with.
+    wanted = lambda name: not args.peer or name == "SpikingJelly" or any(fnmatch.fnmatch(name, pattern) for pattern in args.peer)
+    return {name: how for name, how in found.items() if wanted(name)}
 
 
 def parse():
@@ -84,6 +86,8 @@ def parse():
     parser.add_argument("--only", action="append", metavar="PATTERN", help="only cases whose name matches, e.g. '2-256/*' (repeatable)")
     parser.add_argument("--device", action="append", metavar="D", help="Spikeshade's device (repeatable): auto, cpu, gpu, llvmpipe, …")
     parser.add_argument("--torch-device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--peer", action="append", metavar="PATTERN",
+                        help="beside SpikingJelly only contestants whose name matches, e.g. '*CUDA graphs*' (repeatable)")
     parser.add_argument("--as-written", action="store_true", help="SpikingJelly without our tuning, too")
     parser.add_argument("--runs", type=int, default=15, help="timed rounds, at most")
     parser.add_argument("--warmups", type=int, default=2, help="runs of each before them")

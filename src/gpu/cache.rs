@@ -127,9 +127,8 @@ fn header(magic: &Magic, data: &[u8]) -> [u8; HEADER] {
     header
 }
 
-/// Replaces the file as a whole; data too large for it removes it, to begin anew. False where nothing is kept, as others can
-/// write to the folder.
-pub(super) fn write(file: &Path, magic: &Magic, data: &[u8]) -> crate::Result<bool> {
+/// Whether the folder of `file`, made if there is none, is the user's alone, so that something is kept there.
+fn is_kept(file: &Path) -> crate::Result<bool> {
     static UNTRUSTED: Once = Once::new();
     let io = |e| crate::Error::io(file, e);
     if let Some(folder) = file.parent() {
@@ -148,6 +147,45 @@ pub(super) fn write(file: &Path, magic: &Magic, data: &[u8]) -> crate::Result<bo
             });
             return Ok(false);
         }
+    }
+    Ok(true)
+}
+
+/// What came of an attempt to be alone with a file.
+pub(super) enum Alone {
+    /// Others wait until this is dropped, or its process ends.
+    Yes(#[allow(dead_code, reason = "it is held")] std::fs::File),
+    /// Another one still was.
+    No,
+    /// Nothing is kept there, or the file system knows no locks.
+    Unknown,
+}
+
+/// Waits, not longer than `patience`, until nobody else is alone with `file`.
+pub(super) fn alone(file: &Path, patience: std::time::Duration) -> Alone {
+    if !is_kept(file).unwrap_or(false) {
+        return Alone::Unknown;
+    }
+    // Not the file itself, which is replaced.
+    let lock = std::fs::OpenOptions::new().create(true).append(true).open(file.with_extension("lock"));
+    let Ok(lock) = lock else { return Alone::Unknown };
+    let start = std::time::Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Alone::Yes(lock),
+            Err(std::fs::TryLockError::Error(_)) => return Alone::Unknown,
+            Err(std::fs::TryLockError::WouldBlock) if start.elapsed() >= patience => return Alone::No,
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Replaces the file as a whole; data too large for it removes it, to begin anew. False where nothing is kept, as others can
+/// write to the folder.
+pub(super) fn write(file: &Path, magic: &Magic, data: &[u8]) -> crate::Result<bool> {
+    let io = |e| crate::Error::io(file, e);
+    if !is_kept(file)? {
+        return Ok(false);
     }
     match std::fs::symlink_metadata(file) {
         Ok(about) if !about.is_file() && !about.is_symlink() => {

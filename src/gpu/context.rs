@@ -20,6 +20,7 @@ pub struct Context {
     name: String,
     identity: String,
     timestamps: bool,
+    software: bool,
     capabilities: Capabilities,
     measurement: Option<Measurement>,
     lost: Arc<Mutex<Lost>>,
@@ -151,6 +152,7 @@ impl Context {
             identity: identity(&info, variants),
             name,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            software: super::adapter::capabilities(adapter).software,
             capabilities,
             // A browser has no clock that could tell.
             measurement: (by_measurement && cfg!(not(target_arch = "wasm32")))
@@ -181,6 +183,12 @@ impl Context {
     /// Whether dispatches can be timed on the device.
     pub fn has_timestamps(&self) -> bool {
         self.timestamps
+    }
+
+    /// Whether its driver works on the processor, whatever the variants.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn is_software(&self) -> bool {
+        self.software
     }
 
     /// What decides between variants of a kernel, as far as it is known.

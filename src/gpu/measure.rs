@@ -108,6 +108,11 @@ impl Measured {
     }
 }
 
+/// How long another process, or another device of this one, is waited for that measures. It takes a second where kernels have to be
+/// compiled first.
+#[cfg(not(target_arch = "wasm32"))]
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What an earlier process left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
@@ -160,6 +165,12 @@ impl Measurement {
 
     #[cfg(target_arch = "wasm32")]
     fn write(&self, _: Found) {}
+
+    /// Keeps others from measuring meanwhile: they would count it as one that its process did not survive.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn alone(&self) -> cache::Alone {
+        self.kept.as_ref().map_or(cache::Alone::Unknown, |kept| cache::alone(kept.file(), PATIENCE))
+    }
 }
 
 /// The file of a measurement, beside that of the pipelines.
@@ -232,7 +243,6 @@ mod kept {
             }
         }
 
-        #[cfg(test)]
         pub fn file(&self) -> &Path {
             &self.file
         }
@@ -267,17 +277,38 @@ pub(crate) async fn settle(context: &Arc<Context>) -> Result<()> {
     let measured = match measurement.read() {
         Some(Found::Measured(measured)) => measured,
         Some(Found::Begun(TRIES..)) => Measured::default(),
-        found @ (None | Some(Found::Begun(_))) => {
-            let begun = if let Some(Found::Begun(begun)) = found { begun } else { 0 };
-            measurement.write(Found::Begun(begun + 1));
-            let measured = measure(context).await;
-            measurement.write(measured.as_ref().map_or(Found::Begun(TRIES), |measured| Found::Measured(*measured)));
-            measured?
-        }
+        None | Some(Found::Begun(_)) => measure_alone(context, measurement).await?,
     };
     // Another thread may have been first, with times of its own.
     let _ = measurement.measured.set(measured);
     Ok(())
+}
+
+#[cfg(target_arch = "wasm32")]
+async fn measure_alone(context: &Arc<Context>, _: &Measurement) -> Result<Measured> {
+    measure(context).await
+}
+
+/// Measures, after whoever does so already, and keeps it.
+#[cfg(not(target_arch = "wasm32"))]
+async fn measure_alone(context: &Arc<Context>, measurement: &Measurement) -> Result<Measured> {
+    let alone = measurement.alone();
+    match (&alone, measurement.read()) {
+        // Who was waited for has done it, or is the last that tried.
+        (_, Some(Found::Measured(measured))) => Ok(measured),
+        (_, Some(Found::Begun(TRIES..))) => Ok(Measured::default()),
+        (cache::Alone::No, _) => {
+            log::info!("another process still measures which kernels are faster; the portable ones run");
+            Ok(Measured::default())
+        }
+        (_, found) => {
+            let begun = if let Some(Found::Begun(begun)) = found { begun } else { 0 };
+            measurement.write(Found::Begun(begun + 1));
+            let measured = measure(context).await;
+            measurement.write(measured.as_ref().map_or(Found::Begun(TRIES), |measured| Found::Measured(*measured)));
+            measured
+        }
+    }
 }
 
 /// Measures the sizes in order within [`BUDGET`]. Where a size fails, the variant does not count as faster there.
@@ -574,6 +605,13 @@ mod tests {
             kept.write(Found::Begun(TRIES));
             assert_eq!(measured(), Measured::default());
             assert_eq!(kept.read(), Some(Found::Begun(TRIES)));
+            // Of several at once one measures, and the others wait for it.
+            std::fs::remove_file(kept.file()).unwrap();
+            let all: Vec<Measured> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..2 + TRIES).map(|_| scope.spawn(measured)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(all.iter().all(|of_one| of_one.0[0] > 0 && of_one == &all[0]), "{all:?}");
             // Where it cannot be written, it is measured all the same.
             std::fs::remove_file(kept.file()).unwrap();
             std::fs::create_dir(kept.file()).unwrap();

@@ -46,6 +46,14 @@ impl<T> Drop for Sender<T> {
     }
 }
 
+impl<T> Receiver<T> {
+    /// Whether a future that awaits it would go on.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn is_answered(&self) -> bool {
+        !matches!(lock(&self.0).0, Sent::NotYet)
+    }
+}
+
 impl<T> Future for Receiver<T> {
     type Output = Result<T>;
 

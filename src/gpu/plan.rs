@@ -327,7 +327,7 @@ impl Plan {
             buffer.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
             waiting.push((ids, buffer, receiver));
         }
-        self.wait().await?;
+        self.wait(|| waiting.iter().all(|(.., receiver)| receiver.is_answered())).await?;
         let mut all = Vec::new();
         for (ids, buffer, receiver) in waiting {
             let failed = |e: &dyn std::fmt::Display| {
@@ -346,18 +346,20 @@ impl Plan {
     }
 
     /// Lets the device finish, after [`BRIEF`] on a thread of its own: whoever polls this future is not kept. The browser does so by
-    /// itself.
+    /// itself. `answered` tells whether all that is waited for is there.
     #[cfg(not(target_arch = "wasm32"))]
-    async fn wait(&self) -> Result<()> {
+    async fn wait(&self, answered: impl Fn() -> bool) -> Result<()> {
         // A GPU is often ready sooner than a thread is woken. A software driver would be kept from the processor.
         let start = std::time::Instant::now();
-        while !self.context.capabilities().software && start.elapsed() < BRIEF {
-            match self.context.device.poll(wgpu::PollType::Poll) {
-                Ok(status) if status.is_queue_empty() => return self.context.check(),
-                Ok(_) => std::hint::spin_loop(),
-                // Told below.
-                Err(_) => break,
+        while !self.context.is_software() && start.elapsed() < BRIEF {
+            // What failed fails again below, and is told there.
+            if self.context.device.poll(wgpu::PollType::Poll).is_err() {
+                break;
             }
+            if answered() {
+                return self.context.check();
+            }
+            std::hint::spin_loop();
         }
         let poll = |device: &wgpu::Device| device.poll(wgpu::PollType::wait_indefinitely());
         let (sender, receiver) = oneshot();
@@ -378,7 +380,7 @@ impl Plan {
     }
 
     #[cfg(target_arch = "wasm32")]
-    async fn wait(&self) -> Result<()> {
+    async fn wait(&self, _: impl Fn() -> bool) -> Result<()> {
         self.context.check()
     }
 
@@ -432,7 +434,7 @@ impl Plan {
             let mapped = run.await?;
             let (sender, receiver) = oneshot();
             mapped.raw.map_async(wgpu::MapMode::Read, .., move |result| sender.send(result));
-            self.wait().await?;
+            self.wait(|| receiver.is_answered()).await?;
             receiver.await?.map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
             let view = mapped.raw.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading timestamps: {e}")))?;
             let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..bytes as usize]);
