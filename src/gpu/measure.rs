@@ -106,6 +106,13 @@ impl Measured {
         let nearest = measured.min_by(|a, b| distance(a.0).total_cmp(&distance(b.0)));
         nearest.is_some_and(|(_, thousandths)| thousandths <= PAYS)
     }
+
+    /// As if variants took `by` / `of` times as long.
+    pub(crate) fn times(self, by: u32, of: u32) -> Self {
+        Measured(self.0.map(|thousandths| {
+            (u64::from(thousandths) * u64::from(by)).div_ceil(u64::from(of)).min(FAILED.into()) as u32
+        }))
+    }
 }
 
 /// How long another process, or another device of this one, is waited for that measures. It takes a second where kernels have to be

@@ -80,7 +80,7 @@ impl Op for Conv3x3SpikeF16 {
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
-        self.0.dispatch_on([&KERNEL, &TABLE, &EVENTS], 9, recording, capabilities)
+        self.0.dispatch_unpacking_on([&KERNEL, &TABLE, &EVENTS], 9, recording, capabilities)
     }
 
     twins!(twin::run, 0);

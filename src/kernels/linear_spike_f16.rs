@@ -79,7 +79,7 @@ impl Op for LinearSpikeF16 {
     }
 
     fn dispatch_on(&self, recording: &Recording, capabilities: Capabilities) -> Dispatch {
-        self.0.dispatch_on([&KERNEL, &TABLE, &EVENTS], 1, recording, capabilities)
+        self.0.dispatch_unpacking_on([&KERNEL, &TABLE, &EVENTS], 1, recording, capabilities)
     }
 
     twins!(twin::run, 0);

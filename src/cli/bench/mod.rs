@@ -352,8 +352,8 @@ impl Agreement {
             this.same.0 += usize::from(ranked(row).first() == ranked(expected).first());
             for (&a, &b) in row.iter().zip(expected) {
                 let difference = f64::from((a - b).abs());
-                // Not `max`, which passes over NaN.
-                if !(difference <= this.difference) {
+                // `max` passes over NaN.
+                if difference > this.difference || difference.is_nan() {
                     this.difference = difference;
                 }
                 this.mean += difference / values;
