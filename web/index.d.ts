@@ -133,7 +133,7 @@ export interface Layer {
   shape: [number, number, number, number, number];
   /** Spikes per neuron, timestep by timestep; null of real values. */
   ratePerTimestep: number[] | null;
-  /** The values in that order, made when first asked for: an Int8Array of spikes, else a Float32Array. */
+  /** The values in that order: an Int8Array of spikes, else a Float32Array. */
   readonly data: Int8Array | Float32Array;
 }
 

@@ -324,6 +324,42 @@ test('calls may overlap', async () => {
   assert.ok(found.saved > 670000);
 });
 
+test('calls leave nothing behind: the module\'s memory stays as large as one of each needs', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, picture } = await import('/test-page/page.js');
+    const { default: init } = await import('/spikeshade/spikeshade_wasm.js');
+    const bytes = new Uint8Array(await (await fetch(builtIn)).arrayBuffer());
+    const five = await picture('/test-images/five.png');
+    const question = { layer: 'head_lif', neuron: 3, timestep: 1 };
+    const model = await Spikeshade.load(bytes, { device: 'cpu' });
+    const { memory } = await init();
+    const round = async () => {
+      const { layers } = await model.trace(five);
+      await model.classify(five);
+      await model.why(five, question);
+      return layers.length;
+    };
+    const others = async () => {
+      const other = await Spikeshade.load(bytes, { device: 'cpu' });
+      const trainer = await other.trainer();
+      await trainer.step(new Float32Array(2 * 784), [1, 2]);
+      await other.gradients(new Float32Array(784), [1]);
+      await trainer.finish();
+      other.free();
+    };
+    const sizes = [];
+    for (let i = 0; i < 300; i += 1) {
+      await round();
+      if (i % 30 === 0) await others();
+      if (i % 60 === 59) sizes.push(memory.buffer.byteLength);
+    }
+    return sizes;
+  });
+  console.log(`module memory after every 60 rounds: ${found.map((n) => `${(n / 2 ** 20).toFixed(1)} MiB`).join(', ')}`);
+  assert.equal(found.at(-1), found[0], `${found}`);
+  assert.ok(found[0] < 96 * 2 ** 20, `${found}`);
+});
+
 test('a lost device is told, and every call fails with its code', async () => {
   const found = await evaluate(
     async () => {
