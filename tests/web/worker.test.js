@@ -139,17 +139,21 @@ test('a drawing is read by one model, also where another takes its place meanwhi
     await engine.call('load', null);
     const other = new Uint8Array(await (await fetch('/spikeshade/mnist-2-64.safetensors')).arrayBuffer());
     const answers = [];
-    for (let round = 0; round < 4; round += 1) {
+    const picture = new ImageData(new Uint8ClampedArray(4 * 784).fill(255), 28, 28);
+    for (let round = 0; round < 2; round += 1) {
+      // Where an answer waits for a device, other calls come in between.
+      await engine.call('move', 'gpu');
+      const read = () => answers.push(refused(() => engine.call('trace', picture)));
+      for (let i = 0; i < 4; i += 1) read();
       const loading = engine.call('load', other);
-      // Some of them are in the model that goes.
-      let there = false;
-      loading.then(() => (there = true));
-      while (!there) answers.push(await refused(() => engine.call('trace', new ImageData(new Uint8ClampedArray(4 * 784).fill(255), 28, 28))));
+      for (let i = 0; i < 4; i += 1) read();
+      await loading;
     }
+    const told = await Promise.all(answers);
     engine.close();
-    return answers;
+    return told;
   });
-  assert.ok(found.length >= 4, `${found.length} answers`);
+  assert.equal(found.length, 16);
   for (const call of found) assert.equal(call, 'nothing');
 });
 
