@@ -211,6 +211,16 @@ async function withClasses(page, names) {
   return { name: `${names.join('-')}.safetensors`, mimeType: '', buffer: Buffer.from(file, 'base64') };
 }
 
+/** The built-in model with a weight of another value, as a file. */
+async function withHugeWeights(page, value = 3e38) {
+  const bytes = fs.readFileSync(path.join(repository, 'models/mnist-2-64.safetensors'));
+  const start = 8 + Number(bytes.readBigUInt64LE(0));
+  const { 'head.weight': { dtype, data_offsets: [from, to] } } = JSON.parse(bytes.subarray(8, start));
+  assert.equal(dtype, 'F32');
+  for (let at = from; at < to; at += 4) bytes.writeFloatLE(value, start + at);
+  return { name: 'huge.safetensors', mimeType: '', buffer: bytes };
+}
+
 /** Drops files on the page. @param {{name: string, type: string, base64: string}[]} files */
 async function drop(page, files) {
   const transfer = await page.evaluateHandle((files) => {
@@ -319,7 +329,8 @@ describe('drawing', () => {
       });
       assert.equal(colours, 4, 'two grounds, positive and negative spikes');
       assert.match(await text(page, '#additions'), /million/);
-      assert.match(await text(page, '#saving'), /^[\d.]+ times less energy for arithmetic, by this estimate\.$/);
+      assert.match(await text(page, '#saving'), /^[\d.]+ times less energy for arithmetic than the dense network, ([\d.]+ times (less|more)|as much) with memory, by these estimates\.$/);
+      for (const id of ['energy-spiking', 'energy-dense', 'memory-spiking', 'memory-dense']) assert.match(await text(page, `#${id}-number`), /^[\d.]+ [nµ]J$/);
 
       // And nothing of it is left on an empty pad.
       await page.click('#clear');
@@ -404,9 +415,14 @@ describe('drawing', () => {
       // 16 maps of 28 × 28, eight side by side.
       const channel = Math.floor(py / 28) * 8 + Math.floor(px / 28);
       const head = await text(page, '#why .whyhead');
-      assert.ok(head.endsWith(`, channel ${channel}, line ${py % 28}, column ${px % 28}`), `${head}, of ${shown} at ${px}, ${py}`);
+      assert.ok(head.endsWith(`, channel ${channel + 1}, line ${(py % 28) + 1}, column ${(px % 28) + 1}`), `${head}, of ${shown} at ${px}, ${py}`);
       assert.match(await said(), /^At timestep 2 it (fired|stayed silent)/);
       assert.equal(await page.inputValue('#why-layer'), 'patch_embed.proj_lif1');
+
+      // The sentence is said to screen readers, and nothing else of it; nor is anything where nobody asked.
+      const announced = () => text(page, '#announce');
+      assert.equal(await announced(), `${head}. ${await said()}`);
+      assert.equal(await page.locator('.whybox [aria-live], .whybox [role="status"]').count(), 0);
 
       // Another drawing: the same neuron.
       const before = await page.locator('#why').innerHTML();
@@ -424,6 +440,7 @@ describe('drawing', () => {
       assert.equal(await answer(page), '1');
       await page.waitForFunction((of0) => document.getElementById('why').innerHTML !== of0, of0);
       assert.equal(await page.locator('#why .whyhead').getAttribute('title'), neuron);
+      await page.waitForFunction(() => document.getElementById('announce').textContent.startsWith('1, '));
       await page.locator('.whybox').scrollIntoViewIfNeeded();
       await page.locator('.whybox').screenshot({ path: path.join(screenshots, 'why.png') });
     }));
@@ -898,6 +915,113 @@ describe('teaching', () => {
       { setup: (page) => inWorker(page, HOLDING) },
     ));
 
+  test('to try the GPU again waits for a training, whose result is kept', () =>
+    visit(
+      async (page) => {
+        await noticeSaid(page, 'Running on the processor.');
+        await prepare(page, 'tick', TICK);
+        await page.click('#train');
+        await trainSaid(page, /^Step 1 /);
+        await page.click('#notice-action');
+        await noticeSaid(page, 'The network is training.');
+        await trainSaid(page, /^Step [4-9] of at most 120, at most \d+ (seconds?|minutes) more$/);
+        await page.click('#notice-action');
+        await trainSaid(page, /^(Stopped|It knows)/);
+        await barCount(page, 11);
+        // And then it is tried.
+        await noticeSaid(page, 'Running on the processor.');
+        assert.equal((await page.locator('#bars .name').allTextContents()).at(-1), 'tick');
+        assert.match(await text(page, '#model-said'), /“tick”/);
+        assert.ok(await page.locator('#built-in').isEnabled());
+        assert.ok(await page.locator('#save').isEnabled());
+      },
+      { query: '?still' },
+    ));
+
+  test('to start over forgets symbol and examples, and says so', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await prepare(page, 'tick', TICK);
+      await page.click('#train');
+      await trainSaid(page, /^Step 1 /);
+      await page.click('#stop');
+      await trainSaid(page, /^(Stopped|It knows)/);
+      assert.match(await text(page, '#unsaved'), /in this tab only/);
+      await page.click('#reset');
+      await barCount(page, 10);
+      await trainSaid(page, /^A name is missing\.$/);
+      assert.match(await text(page, '#model-said'), /forgotten/);
+      assert.equal(await text(page, '#unsaved'), '');
+      assert.equal(await page.inputValue('#symbol'), '');
+      await page.fill('#symbol', 'bow');
+      assert.equal(await text(page, '#train-said'), '5 more examples are missing.');
+      assert.equal(await page.locator('#thumbs button').count(), 0);
+      // Nor is a name taken of which nothing can be seen.
+      await page.fill('#symbol', '\u200b\u200d');
+      assert.match(await text(page, '#train-said'), /^Nothing of this name can be seen/);
+    }));
+
+  test('who leaves with what was taught and not saved is asked', () =>
+    visit(async (page) => {
+      await loaded(page);
+      const asks = () => page.evaluate(() => !dispatchEvent(new Event('beforeunload', { cancelable: true })));
+      assert.equal(await asks(), false);
+      await prepare(page, '♥', TICK);
+      assert.equal(await page.locator('#example-hint').isVisible(), true);
+      await draw(page, '#example-pad', TICK);
+      assert.equal(await page.locator('#example-hint').isVisible(), false);
+      await page.click('#train');
+      await trainSaid(page, /^Step 1 /);
+      await page.click('#stop');
+      await trainSaid(page, /^(Stopped|It knows)/);
+      assert.equal(await asks(), true);
+      const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+      assert.equal(download.suggestedFilename(), 'digits-symbol.safetensors');
+      assert.equal(await asks(), false);
+    }));
+
+  test('the focus is not lost with a GPU that goes during training', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await prepare(page, 'tick', TICK);
+        await page.focus('#train');
+        await page.keyboard.press('Enter');
+        await trainSaid(page, /^Step 1 /);
+        assert.equal(await focused(page), 'stop');
+        // The network takes its time to come back.
+        await page.route('**/*.wasm', async (route) => {
+          await new Promise((done) => setTimeout(done, 1500));
+          await route.continue();
+        });
+        await page.workers()[0].evaluate(() => postMessage({ event: 'lost', reason: 'a test' }));
+        await trainSaid(page, /^Training ended before its time/);
+        assert.ok(await page.locator('#train').isDisabled());
+        assert.equal(await focused(page), 'train-said');
+        await noticeSaid(page, 'The GPU was lost.');
+      },
+    ));
+
+  test('why a neuron fired is told while the network trains, too', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await draw(page, '#pad', DIGITS[3]);
+      await answer(page);
+      await page.selectOption('#why-layer', 'head_lif');
+      await page.click('#why-next');
+      await page.waitForSelector('#why .whyhead');
+      await prepare(page, 'tick', TICK);
+      await page.click('#train');
+      await trainSaid(page, /^Step [67] /);
+      await page.waitForFunction(() => !document.getElementById('why').hasAttribute('aria-busy'));
+      const before = await page.locator('#why').innerHTML();
+      // What it has learned by then changes the answer.
+      await page.waitForFunction((before) => document.getElementById('why').innerHTML !== before, before);
+      assert.ok(await page.locator('#stop').isEnabled(), 'training was over before');
+      await page.click('#stop');
+      await trainSaid(page, /^(Stopped|It knows)/);
+    }));
+
   test('training can be stopped, and another symbol follows', () =>
     visit(async (page) => {
       const teach = async (name, strokes) => {
@@ -1163,6 +1287,65 @@ describe('when something is missing or fails', () => {
       await page.click('#clear');
       await draw(page, '#pad', DIGITS[8]);
       assert.equal(await answer(page), '8');
+    }));
+
+  test('a model without an answer leaves none of another, and the built-in one is a click away', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await draw(page, '#pad', DIGITS[3]);
+      assert.equal(await answer(page), '3');
+      await page.setInputFiles('#file', await withHugeWeights(page));
+      await noticeSaid(page, 'This model has no answer to it.');
+      assert.equal(await text(page, '#answer'), '–');
+      assert.equal(await text(page, '#sure'), 'No answer');
+      await page.waitForFunction(() => [...document.querySelectorAll('#bars .number')].every((each) => each.textContent === '–'));
+      assert.equal(await text(page, '#notice-action'), 'Back to the built-in model');
+      await page.click('#notice-action');
+      await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
+      assert.ok(await page.locator('#notice').isHidden());
+    }));
+
+  test('what a file is that the page does not take is said', () =>
+    visit(async (page) => {
+      await loaded(page);
+      const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><path d="M5 5h30v30"/></svg>';
+      await drop(page, [{ name: 'three.svg', type: 'image/svg+xml', base64: btoa(svg) }]);
+      await noticeSaid(page, '“three.svg” is a drawing of lines (SVG).');
+      await drop(page, [{ name: `${'a long name '.repeat(20)}.txt`, type: 'text/plain', base64: btoa('not a picture') }]);
+      await noticeSaid(page, '“a long name a long name …ng name a l.txt” is neither a picture nor a model.'.replace('ng name a l', 'ong name '.slice(0, 0) || (await text(page, '#notice-title')).match(/…(.*)\.txt/)[1]));
+      await page.click('#notice-close');
+      await drop(page, [{ name: 'nan.safetensors', type: '', base64: (await withHugeWeights(page, NaN)).buffer.toString('base64') }]);
+      await noticeSaid(page, 'This is no model that the page can run.');
+      assert.match(await text(page, '#notice-text'), /^In the file, tensor `head\.weight` holds NaN/);
+    }));
+
+  test('an address that asks for no device there is says which there are', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await noticeSaid(page, 'There is no device “foo”.');
+        assert.match(await text(page, '#notice-text'), /\?device=auto, \?device=gpu, \?device=cpu/);
+        await draw(page, '#pad', DIGITS[1]);
+        assert.equal(await answer(page), '1');
+      },
+      { query: '?device=foo&still' },
+    ));
+
+  test('a picture that is chosen further down is shown, and said', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await scrolledTo(page, 'own');
+      await page.setInputFiles('#file', path.join(repository, 'examples/images/3-dark-on-light.png'));
+      assert.equal(await answer(page), '3');
+      const [pad] = await boxes(page, '#pad');
+      const [glyph] = await boxes(page, '#answer');
+      for (const { top, bottom } of [pad, glyph]) assert.ok(top >= 0 && bottom <= 800, `${top} to ${bottom}`);
+      assert.match(await text(page, '#model-said'), /^Built-in model: mnist-2-64\. Picture: 3-dark-on-light\.png, read as 3, [\d.> ]+ %\.$/);
+      // In sight already: the page stays where it is.
+      await page.evaluate(() => scrollTo(0, 40));
+      await drop(page, [image('seven.png')]);
+      assert.equal(await answer(page), '7');
+      assert.equal(await page.evaluate(() => scrollY), 40);
     }));
 
   test('of several pictures the last one stays, whichever is decoded first, and the others are let go', () =>
