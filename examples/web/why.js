@@ -73,8 +73,8 @@ export class Why {
     }
     const of = active.length === 1 ? 'one part' : `${active.length} parts`;
     const title = html('h4', '', `Its input at timestep ${timestep} is ${number(input)}, of ${of}`);
-    const said = note.replace(/line (\d+), column (\d+)/g, (_, line, column) => `line ${Number(line) + 1}, column ${Number(column) + 1}`);
-    return [title, list, ...(note ? [html('p', 'quiet', said)] : [])];
+    const said = (note ?? '').replace(/line (\d+), column (\d+)/g, (_, line, column) => `line ${Number(line) + 1}, column ${Number(column) + 1}`);
+    return [title, list, ...(said ? [html('p', 'quiet', said)] : [])];
   }
 
   /** @param {Contribution} part */
