@@ -2,13 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { launch, program, repository, screenshots, serve } from './harness.js';
+import { launch, nativeLogits, program, repository, screenshots, serve, site } from './harness.js';
 
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -190,6 +191,17 @@ async function prepare(page, name, strokes) {
   }
 }
 
+/** What the page is to take at most until its first prediction, in milliseconds, on a machine that has nothing else to do. */
+const SOON = 3000;
+
+/** Fails where the best of several loads took longer; on a machine that other work keeps slow, by as much longer as it is. */
+function soon(times) {
+  const best = Math.min(...times);
+  const slow = Math.max(1, os.loadavg()[0] / os.cpus().length);
+  console.log(`first prediction after ${times.map((t) => t.toFixed(0)).join(', ')} ms, at a load of ${slow.toFixed(1)}`);
+  assert.ok(best < SOON * slow, `after ${best} ms at best, at a load of ${slow}`);
+}
+
 const trainSaid = (page, pattern) =>
   page.waitForFunction((source) => new RegExp(source).test(document.getElementById('train-said').textContent), pattern.source);
 
@@ -347,9 +359,13 @@ describe('drawing', () => {
   test('the first prediction is there within seconds, of a digit that the page draws itself', () =>
     visit(
       async (page) => {
-        await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
-        const time = await page.evaluate(() => performance.now());
-        assert.ok(time < 15_000, `after ${time} ms`);
+        const times = [];
+        for (let i = 0; i < 3; i++) {
+          if (i) await page.reload();
+          await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
+          times.push(await page.evaluate(() => performance.now()));
+        }
+        soon(times);
         await answer(page);
         // It gives way to the visitor's own.
         await draw(page, '#pad', DIGITS[1]);
@@ -610,6 +626,12 @@ describe('with the keyboard and a screen reader', () => {
             return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
           });
           assert.ok(spikes >= 2, 'spikes have the colour of the ground');
+          // What is painted lies on the page's own ground.
+          const painted = await page.evaluate(() => {
+            const { data } = document.getElementById('glimpse').getContext('2d').getImageData(0, 0, 1, 1);
+            return [`rgb(${data.slice(0, 3).join()})`, getComputedStyle(document.body).backgroundColor];
+          });
+          assert.ok(contrast(...painted) < 1.1, `the spikes' ground is ${painted}`);
           await page.focus('#undo');
           await page.keyboard.press('Tab');
           assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
@@ -655,6 +677,26 @@ describe('with the keyboard and a screen reader', () => {
         assert.deepEqual(small, []);
       },
       { context: { ...PHONE, viewport: { width: 360, height: 740 } } },
+    ));
+
+  test('no pad is as high as the screen: a finger that scrolls finds room', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        for (const [width, height] of [[844, 390], [640, 400], [390, 844], [320, 568], [1280, 800]]) {
+          await page.setViewportSize({ width, height });
+          for (const pad of await boxes(page, '.pad')) {
+            const [wide, high] = [pad.right - pad.left, pad.bottom - pad.top];
+            assert.ok(high <= height - 90 && high >= 170, `${pad.name} is ${high} px high of ${height}`);
+            assert.ok(Math.abs(wide - high) < 1, `${pad.name} is ${wide} × ${high}`);
+          }
+        }
+        await page.setViewportSize({ width: 844, height: 390 });
+        await draw(page, '#pad', DIGITS[2]);
+        assert.equal(await answer(page), '2');
+        await shot(page, 'phone-light-landscape');
+      },
+      { context: PHONE },
     ));
 
   test('on a phone every class has its probability and its whole name, and the pad is in sight', () =>
@@ -808,6 +850,19 @@ describe('teaching', () => {
       assert.equal(download.suggestedFilename(), 'digits-triangle.safetensors');
       const model = path.join(os.tmpdir(), `digits-triangle-${process.pid}.safetensors`);
       await download.saveAs(model);
+      // The logits are those of the page's own network.
+      const given = await page.evaluate(async (bytes) => {
+        const { Spikeshade } = await import('/test-page/page.js');
+        const model = await Spikeshade.load(Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0)), { device: 'cpu' });
+        const seen = document.getElementById('seen');
+        const x = await model.input(seen.getContext('2d').getImageData(0, 0, 28, 28));
+        const { logits } = await model.classify(x);
+        model.free();
+        return { x: [...x], logits: [...logits] };
+      }, fs.readFileSync(model).toString('base64'));
+      assert.equal(given.logits.length, 11);
+      const off = nativeLogits(model, [1, 1, 28, 28], given.x).map((logit, i) => Math.abs(logit - given.logits[i]));
+      assert.ok(Math.max(...off) <= 1e-5, `logits are off by ${off}`);
       const found = JSON.parse(execFileSync(program, ['classify', '--model', model, '--device', 'cpu', '--json', picture], { encoding: 'utf8' }));
       assert.equal(found.images.length, 1);
       assert.equal(found.images[0].top[0].name, 'triangle', JSON.stringify(found));
@@ -1097,6 +1152,23 @@ describe('when something is missing or fails', () => {
             await page.setViewportSize({ width, height: 844 });
             assert.deepEqual(await covered(page), [], `${width} px wide`);
           }
+          await page.setViewportSize(context.viewport);
+          // Wherever the page is scrolled to, what gets the focus is below it.
+          await page.evaluate(() => document.activeElement.blur());
+          let reached = 0;
+          for (; reached < 60; reached++) {
+            await page.keyboard.press(reached < 30 ? 'Tab' : 'Shift+Tab');
+            await page.waitForTimeout(20);
+            const [notice] = await boxes(page, '#notice');
+            const [at] = await boxes(page, ':focus:not(#notice *, .skip, #file)');
+            assert.ok(!at || !overlap(notice, at), `${at?.name} is covered: ${JSON.stringify([notice, at])}`);
+          }
+          for (const id of ['spikes', 'attention', 'cost', 'teach', 'own']) {
+            await scrolledTo(page, id);
+            const [notice, title] = [...(await boxes(page, '#notice')), ...(await boxes(page, `#${id} h2`))];
+            assert.ok(!overlap(notice, title), `the title of ${id} is covered`);
+          }
+          await page.evaluate(() => scrollTo(0, 0));
           await page.click('#notice-action');
           await noticeSaid(page, 'Running on the processor.');
         },
@@ -1443,6 +1515,26 @@ describe('when something is missing or fails', () => {
       { context: { ...DESKTOP, colorScheme: 'dark' } },
     ));
 
+  test('a drawing is the same to a model of colours by day and by night', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await page.setInputFiles('#file', path.join(repository, 'models/cifar10-2-128.safetensors'));
+      await page.waitForFunction(() => /cifar10-2-128/.test(document.getElementById('model-said').textContent));
+      const seen = async () => {
+        await page.click('#clear');
+        await page.evaluate(() => scrollTo(0, 0));
+        await draw(page, '#pad', DIGITS[7]);
+        await answer(page);
+        return [await page.locator('#seen').evaluate((canvas) => canvas.toDataURL()), await text(page, '#sure')];
+      };
+      await draw(page, '#pad', DIGITS[7]);
+      const light = await seen();
+      await page.click('#theme');
+      assert.deepEqual(await seen(), light);
+      // It has no digits to be drawn for it.
+      assert.ok(!(await page.locator('#samples').isVisible()));
+    }));
+
   test('another model: colour pictures, other classes', () =>
     visit(async (page) => {
       await loaded(page);
@@ -1461,15 +1553,91 @@ describe('when something is missing or fails', () => {
       async (page, context) => {
         await loaded(page);
         await page.evaluate(() => navigator.serviceWorker.ready);
-        await page.waitForFunction(async () => (await (await caches.open('spikeshade')).keys()).length > 12);
+        const kept = () =>
+          page.evaluate(async () => {
+            const names = await caches.keys();
+            const requests = await Promise.all(names.map(async (name) => (await caches.open(name)).keys()));
+            return [names.length, requests.flat().map(({ url }) => new URL(url).pathname.slice(1)).sort()];
+          });
+        const script = fs.readFileSync(path.join(site, 'sw.js'), 'utf8');
+        const files = script.match(/const FILES = \[([^\]]*)\]/)[1].match(/'[^']+'/g).map((name) => name.slice(1, -1).replace('./', ''));
+        assert.ok(files.length > 20);
+        const all = [1, files.sort()];
+        assert.deepEqual(await kept(), all);
+        assert.doesNotMatch(script, /'unbuilt'/);
+        // An address with a query is the same page, and no other copy.
+        await page.goto(`${server.origin}/?device=cpu&still&utm_source=a`);
+        await loaded(page);
+        assert.deepEqual(await kept(), all);
         await context.setOffline(true);
-        await page.reload();
+        await page.goto(`${server.origin}/index.html?device=cpu&still&utm_source=b`);
         await loaded(page);
         await draw(page, '#pad', DIGITS[4]);
         assert.equal(await answer(page), '4');
       },
       { context: { ...DESKTOP, serviceWorkers: 'allow' } },
     ));
+});
+
+describe('a new version', () => {
+  /** A copy of the site of another version, in which the page says so. */
+  function copy(folder, said) {
+    fs.cpSync(site, folder, { recursive: true });
+    const hash = (bytes) => `sha256-${createHash('sha256').update(bytes).digest('base64')}`;
+    const [page, keeper] = ['index.html', 'sw.js'].map((name) => path.join(folder, name));
+    const before = fs.readFileSync(page);
+    const after = Buffer.from(before.toString().replace('<title>', `<title>${said} `));
+    fs.writeFileSync(page, after);
+    const text = fs.readFileSync(keeper, 'utf8');
+    assert.ok(text.includes(hash(before)));
+    fs.writeFileSync(keeper, text.replace(hash(before), hash(after)).replace(/const VERSION = '/, `const VERSION = '${said}`));
+  }
+
+  test('is fetched as a whole beside the one there is, and takes its place when the page is loaded again', async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'spikeshade-site-'));
+    const own = await serve(folder);
+    const context = await browser.newContext({ serviceWorkers: 'allow' });
+    try {
+      const page = await context.newPage();
+      const versions = () => page.evaluate(() => caches.keys());
+      const waits = () => page.evaluate(async () => (await navigator.serviceWorker.ready).waiting !== null);
+      const update = () => page.evaluate(async () => (await navigator.serviceWorker.ready).update().then(() => {}, () => {}));
+      const open = async () => {
+        await page.goto(`${own.origin}/?device=cpu&still`);
+        await loaded(page);
+      };
+      copy(folder, 'first');
+      await open();
+      await page.evaluate(() => navigator.serviceWorker.ready);
+      const [first] = await versions();
+      await open();
+      // Half of a new version is on the host: nothing of it is taken.
+      const old = fs.readFileSync(path.join(folder, 'index.html'));
+      copy(folder, 'second');
+      const now = fs.readFileSync(path.join(folder, 'index.html'));
+      fs.writeFileSync(path.join(folder, 'index.html'), old);
+      await update();
+      await page.waitForTimeout(1000);
+      assert.ok(!(await waits()));
+      await open();
+      assert.match(await page.title(), /^first /);
+      fs.writeFileSync(path.join(folder, 'index.html'), now);
+      await update();
+      await page.waitForFunction(async () => (await navigator.serviceWorker.ready).waiting !== null);
+      // Until the page is loaded again it is the former one, to the last file.
+      assert.match(await page.evaluate(async () => (await fetch('./')).text()), /<title>first /);
+      await open();
+      await page.waitForFunction(() => document.title.startsWith('second '));
+      await loaded(page);
+      const left = await versions();
+      assert.equal(left.length, 1);
+      assert.notEqual(left[0], first);
+    } finally {
+      await context.close();
+      own.close();
+      fs.rmSync(folder, { recursive: true });
+    }
+  });
 });
 
 describe('what it weighs and asks for', () => {
