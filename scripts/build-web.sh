@@ -115,7 +115,7 @@ fi
 say "what a page loads, in bytes:"
 total=0
 page=()
-for file in "$site"/*.html "$site"/*.css "$site"/*.js; do if [ -f "$file" ]; then page+=("${file##*/}"); fi; done
+for file in "$site"/*.html "$site"/*.css "$site"/*.js "$site"/*.jpg; do if [ -f "$file" ]; then page+=("${file##*/}"); fi; done
 for file in spikeshade/{spikeshade_wasm_bg.wasm,spikeshade_wasm.js,index.js,mnist-2-64.safetensors} "${page[@]}"; do
     raw=$(stat -c %s "$site/$file")
     zipped=$(gzip -9 <"$site/$file" | wc -c)

@@ -323,6 +323,8 @@ function show({ input, logits, layers, attention: maps, operations }) {
   $('answer').parentElement.classList.toggle('word', first.name.length > 1);
   $('answer').parentElement.style.setProperty('--letters', String(first.name.length));
   $('sure').textContent = percent(first.probability);
+  // The network is sure of nonsense, too: only who has drawn it knows.
+  $('odd').hidden = !knowsDigits(page.config) || untouched;
   $('second').textContent = second && second.probability >= 0.01 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
   showBars(classes);
   showSeen(seen);
@@ -433,6 +435,7 @@ function showNothing(said = 'Draw something') {
   $('answer').title = '';
   $('answer').parentElement.classList.remove('word');
   $('sure').textContent = said;
+  $('odd').hidden = true;
   $('second').textContent = '\u00a0';
   for (const row of $('bars').children) {
     row.classList.remove('best');

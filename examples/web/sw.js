@@ -2,7 +2,7 @@
  * Keeps the page for times without a network.
  *
  * All files of a version are kept together and served together, so that a page never runs the parts of two: a new version is
- * fetched beside the old one, and takes its place when no page of the old one is open, or the only one is loaded again.
+ * fetched beside the old one, and takes its place when no page of the old one is open any more.
  */
 
 /** What build-web.sh makes of all files: their hashes, by which each is checked when it is fetched. @type {Record<string, string>} */
@@ -42,7 +42,17 @@ const FILES = [
 /** Of a file that is being replaced on the host, an older or newer one is refused, and the version with it. */
 const asked = (file) => new Request(file, { cache: 'reload', ...(HASHES[file] ? { integrity: HASHES[file] } : {}) });
 
-addEventListener('install', (event) => event.waitUntil(caches.open(KEPT).then((kept) => kept.addAll(FILES.map(asked)))));
+addEventListener('install', (event) => event.waitUntil(keep()));
+
+/** All files, or none. */
+async function keep() {
+  try {
+    await (await caches.open(KEPT)).addAll(FILES.map(asked));
+  } catch (error) {
+    await caches.delete(KEPT);
+    throw error;
+  }
+}
 
 addEventListener('activate', (event) => event.waitUntil(forget()));
 
@@ -52,8 +62,6 @@ async function forget() {
   await Promise.all(names.filter((name) => name.startsWith('spikeshade') && name !== KEPT).map((name) => caches.delete(name)));
 }
 
-addEventListener('message', ({ data }) => data === 'take over' && skipWaiting());
-
 addEventListener('fetch', (event) => {
   const { request } = event;
   if (request.method === 'GET' && new URL(request.url).origin === location.origin) event.respondWith(answer(request));
@@ -61,11 +69,6 @@ addEventListener('fetch', (event) => {
 
 /** What is kept of this version, whatever the address asks besides; else what the network says, of which nothing is kept. */
 async function answer(request) {
-  if (request.mode === 'navigate' && registration.waiting && (await clients.matchAll()).length < 2) {
-    // The only page is loaded anew: with the version that waits.
-    registration.waiting.postMessage('take over');
-    return new Response('', { headers: { refresh: '0' } });
-  }
   const address = request.url.replace(/\/index\.html(?=[?#]|$)/, '/');
   const kept = await caches.open(KEPT).then((cache) => cache.match(address, { ignoreSearch: true })).catch(() => undefined);
   return kept ?? fetch(request);

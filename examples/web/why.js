@@ -73,7 +73,7 @@ export class Why {
     }
     const of = active.length === 1 ? 'one part' : `${active.length} parts`;
     const title = html('h4', '', `Its input at timestep ${timestep} is ${number(input)}, of ${of}`);
-    const said = (note ?? '').replace(/line (\d+), column (\d+)/g, (_, line, column) => `line ${Number(line) + 1}, column ${Number(column) + 1}`);
+    const said = (note ?? '').replace(/head (\d+)/, (_, head) => `head ${Number(head) + 1}`).replace(/line (\d+), column (\d+)/g, (_, line, column) => `line ${Number(line) + 1}, column ${Number(column) + 1}`);
     return [title, list, ...(said ? [html('p', 'quiet', said)] : [])];
   }
 
@@ -81,7 +81,8 @@ export class Why {
   #from({ from, layer, place }) {
     // The answer counts places from 0 on, the page all things from 1.
     const counted = place ? from.replace(/line \d+, column \d+(, channel \d+)?/, (_, channel) => placed(channel ? place : place.slice(0, 2))) : from;
-    const text = layer ? counted.replace(layer, this.#name(layer)) : counted;
+    // A constant is of the layer that is asked about: its operation's own name says no more.
+    const text = layer ? counted.replace(layer, this.#name(layer)) : counted.replace(/ of [\w.]+$/, '');
     return text.charAt(0).toUpperCase() + text.slice(1);
   }
 }
