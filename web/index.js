@@ -196,7 +196,7 @@ export class Spikeshade {
       try {
         const { classes, layers, ...summary } = traced.summary;
         // The values move here, where they are collected: the module's memory is let go by hand alone, and never shrinks.
-        return { classes: classes[0], batch: classes, layers: layers.map((layer) => ({ ...layer, data: traced.next() })), ...summary };
+        return { classes: classes[0], batch: classes, layers: layers.map((layer) => ({ ...layer, data: traced.values() })), ...summary };
       } finally {
         traced.free();
       }

@@ -201,7 +201,6 @@ export class Teach {
   #update() {
     const ui = this.#ui;
     const missing = this.#missing();
-    const unseen = this.#training ? [] : this.#unseen();
     const taught = this.#taught.length > 0 && !this.#page.loading();
     ui.add.disabled = this.#pad.empty || this.#training || this.#examples.length >= MOST;
     ui['example-clear'].disabled = this.#pad.empty;
@@ -216,8 +215,12 @@ export class Teach {
     const name = this.#name;
     const exists = this.#page.config()?.class_names?.includes(name);
     ui['symbol-said'].textContent = name && exists && !this.#training && !this.#learned ? `It knows “${name}” already, and will learn it anew.` : '';
-    ui.unseen.hidden = unseen.length === 0;
-    if (unseen.length) ui.unseen.textContent = `This model knows ${listed(unseen)} from an earlier visit, of which there are no drawings here; it may forget ${unseen.length > 1 ? 'them' : 'it'}.`;
+    // It stays while the network trains, so that nothing moves.
+    if (!this.#training) {
+      const unseen = this.#unseen();
+      ui.unseen.hidden = unseen.length === 0;
+      if (unseen.length) ui.unseen.textContent = `This model knows ${listed(unseen)} from an earlier visit, of which there are no drawings here; it may forget ${unseen.length > 1 ? 'them' : 'it'}.`;
+    }
     if (!this.#training) ui['train-said'].textContent = this.#result || missing || 'Ready.';
   }
 

@@ -621,7 +621,7 @@ impl Traced {
 
     /// The values of the next layer, `[T, B, C, H, W]`: a `Float32Array`, or an `Int8Array` of spikes. They are let go here, so
     /// that they are not held twice; `undefined` after the last layer.
-    pub fn next(&mut self) -> JsValue {
+    pub fn values(&mut self) -> JsValue {
         match self.tensors.next().map(|tensor| tensor.channel_first()) {
             Some(Values::Real(v)) => floats(&v),
             Some(Values::Spikes(v)) => js_sys::Int8Array::from(bytemuck::cast_slice::<u8, i8>(&v)).into(),
