@@ -95,10 +95,27 @@ cp web/index.js web/index.d.ts web/package.json web/README.md LICENSE-MIT LICENS
 cp "$build/package/spikeshade_wasm.js" "$build/package/spikeshade_wasm.d.ts" "$package/"
 cp "$build/spikeshade.wasm" "$package/spikeshade_wasm_bg.wasm"
 
+# What keeps the page offline knows each of its files by a hash, and all of them by one.
+if [ -f "$site/sw.js" ]; then
+    node - "$site" <<'JS'
+const fs = require('fs');
+const { createHash } = require('crypto');
+const [site] = process.argv.slice(2);
+const text = fs.readFileSync(`${site}/sw.js`, 'utf8');
+const files = text.match(/const FILES = \[([^\]]*)\]/)[1].match(/'[^']+'/g).map((name) => name.slice(1, -1));
+const hash = (bytes) => createHash('sha256').update(bytes).digest('base64');
+const hashes = Object.fromEntries(files.map((name) => [name, `sha256-${hash(fs.readFileSync(`${site}/${name === './' ? 'index.html' : name}`))}`]));
+const version = hash(text + JSON.stringify(hashes)).replace(/\W/g, '').slice(0, 12);
+const put = (text, from, to) => (text.includes(from) ? text.replace(from, to) : process.exit(1));
+const named = put(text, "const VERSION = 'unbuilt';", `const VERSION = '${version}';`);
+fs.writeFileSync(`${site}/sw.js`, put(named, 'const HASHES = {};', `const HASHES = ${JSON.stringify(hashes, null, 2)};`));
+JS
+fi
+
 say "what a page loads, in bytes:"
 total=0
 page=()
-for file in "$site"/*.html "$site"/*.css "$site"/*.js; do if [ -f "$file" ]; then page+=("${file##*/}"); fi; done
+for file in "$site"/*.html "$site"/*.css "$site"/*.js "$site"/*.jpg; do if [ -f "$file" ]; then page+=("${file##*/}"); fi; done
 for file in spikeshade/{spikeshade_wasm_bg.wasm,spikeshade_wasm.js,index.js,mnist-2-64.safetensors} "${page[@]}"; do
     raw=$(stat -c %s "$site/$file")
     zipped=$(gzip -9 <"$site/$file" | wc -c)

@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" />
+
 /** What kind of failure it is; the message says what to do. */
 export type ErrorCode =
   /** The browser offers no WebGPU adapter, and `device: 'gpu'` was asked for; the error's `why` tells the reason. */
@@ -133,7 +135,7 @@ export interface Layer {
   shape: [number, number, number, number, number];
   /** Spikes per neuron, timestep by timestep; null of real values. */
   ratePerTimestep: number[] | null;
-  /** The values in that order, made when first asked for: an Int8Array of spikes, else a Float32Array. */
+  /** The values in that order: an Int8Array of spikes, else a Float32Array. */
   readonly data: Int8Array | Float32Array;
 }
 
@@ -204,8 +206,8 @@ export interface Why {
   input: number;
   /** Its parts, the largest first, those that are 0 among them. */
   contributions: Contribution[];
-  /** What else there is to say of the input; may be empty. */
-  note: string;
+  /** What else there is to say of the input. */
+  note?: string;
 }
 
 export interface Contribution {
@@ -318,7 +320,7 @@ export class Spikeshade {
   /** A step of the trainer that there is, or of one with default options. */
   trainStep(images: Images, labels: ArrayLike<number>, options?: StepOptions): Promise<StepResult>;
   /** The model as the bytes of a `.safetensors` file, f32, for `load` and for the command line. */
-  save(): Promise<Uint8Array>;
+  save(): Promise<Uint8Array<ArrayBuffer>>;
   /** Lets memory and device go. */
   free(): void;
   [Symbol.dispose](): void;

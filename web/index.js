@@ -193,12 +193,13 @@ export class Spikeshade {
   trace(input, options = {}) {
     return this.#run(async (engine) => {
       const traced = await engine.trace(this.#values(engine, input, options), options.sequence, options.timesteps);
-      const { classes, layers, ...summary } = traced.summary;
-      const lazy = layers.map((layer, i) => {
-        let data;
-        return Object.defineProperty(layer, 'data', { enumerable: true, get: () => (data ??= traced.data(i)) });
-      });
-      return { classes: classes[0], batch: classes, layers: lazy, ...summary };
+      try {
+        const { classes, layers, ...summary } = traced.summary;
+        // The values move here, where they are collected: the module's memory is let go by hand alone, and never shrinks.
+        return { classes: classes[0], batch: classes, layers: layers.map((layer) => ({ ...layer, data: traced.values() })), ...summary };
+      } finally {
+        traced.free();
+      }
     });
   }
 

@@ -41,6 +41,9 @@ const BUILT_IN = {
   ].map(([name, channels, side]) => ({ name, kind: 'spikes', shape: [4, 1, channels, side, side] })),
 };
 
+/** Where the network can run. */
+const DEVICES = ['auto', 'gpu', 'cpu'];
+
 /** Classes are all shown, in their order, up to this many; of more, the likeliest ten. */
 const MOST_BARS = 16;
 
@@ -84,6 +87,9 @@ const teach = new Teach({
   say,
   onbusy(busy) {
     page.busy = busy;
+    const next = afterwards;
+    afterwards = null;
+    if (!busy && next) next();
     $('timing').textContent = busy ? 'Training: it reads your drawing between two steps' : '\u00a0';
     request();
   },
@@ -96,6 +102,8 @@ const teach = new Teach({
   ontaught(bytes) {
     // What has been learnt survives a lost device.
     page.source = bytes;
+    $('built-in').disabled = false;
+    describeModel(`The model that was taught here, with ${classNames().slice(10).map((name) => `“${name}”`).join(', ')}.`);
   },
   async onfailed(error, engine) {
     // A training that ended halfway leaves another model behind, and a worker that may still be in it.
@@ -103,7 +111,7 @@ const teach = new Teach({
     const second = engine === page.engine && !restarting.has(error.code) ? await load({ tell: false }) : null;
     await fail(error, engine, second);
   },
-  onreset: () => load({ source: null, said: 'The built-in model again, as it was.' }),
+  onreset: () => load({ source: null, said: 'Built-in model: mnist-2-64, as it was. Symbol and examples are forgotten.', afresh: true }),
   ontry() {
     touch();
     pad.clear();
@@ -123,12 +131,13 @@ function inputOf(strokes, pen) {
 /** What is on the pad: strokes as the network takes them, or an image that the library prepares as it does files. */
 function read() {
   if (!pad.picture && page.config.in_chans === 1) return inputOf(pad.strokes);
-  const source = pad.picture ?? pad.copy();
+  // Drawn in ink on paper, whatever the page's colours.
+  const source = pad.picture ?? pad.copy({ ink: '#000' });
   const scale = Math.min(1, 512 / Math.max(source.width, source.height));
   const [width, height] = [source.width, source.height].map((v) => Math.max(1, Math.round(v * scale)));
   const context = new OffscreenCanvas(width, height).getContext('2d');
-  // A picture may be transparent; paper is white.
-  context.fillStyle = pad.picture ? '#fff' : getComputedStyle($('pad')).backgroundColor;
+  // Both may be transparent; paper is white.
+  context.fillStyle = '#fff';
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = 'high';
   context.drawImage(source, 0, 0, width, height);
@@ -147,6 +156,8 @@ function seenIn(input) {
 
 // Inference: one at a time, the latest drawing wins, no oftener than the screen shows.
 
+/** Whether the page is kept for times without a network, or about to be. */
+let kept = false;
 let wanted = false;
 let running = false;
 let resting = 0;
@@ -158,6 +169,9 @@ function request() {
   wait();
   if (!running) requestAnimationFrame(infer);
 }
+
+/** Whether a call failed as its model was replaced meanwhile: the next one asks what has taken its place. */
+const replaced = (error, engine, model) => engine === page.engine && error.code === 'bad-input' && (page.loading > 0 || model !== page.model);
 
 async function infer() {
   const { engine, model } = page;
@@ -176,14 +190,23 @@ async function infer() {
     if (engine === page.engine && model === page.model && !pad.empty && !page.loading) {
       show(result);
       explaining.input = result.input;
-      // While the hand draws the answer is of before.
-      if (explaining.question) $('why').setAttribute('aria-busy', 'true');
-      if (!page.busy) resting = setTimeout(time, 250, engine, result.input);
-      else if (!wanted) rest();
+      if (page.busy) {
+        // Between two steps of training the hand is not waited for: what is drawn is read seldom enough.
+        if (explaining.question) await explain();
+        if (!wanted) rest();
+      } else {
+        // While the hand draws the answer is of before.
+        if (explaining.question) $('why').setAttribute('aria-busy', 'true');
+        resting = setTimeout(time, 250, engine, result.input);
+      }
     }
   } catch (error) {
-    rest();
-    fail(error, engine);
+    if (!replaced(error, engine, model)) {
+      // What is shown is of another drawing or model.
+      if (engine === page.engine) showNothing('No answer');
+      rest();
+      fail(error, engine);
+    }
   } finally {
     if (engine === page.engine) running = false;
     if (wanted) requestAnimationFrame(infer);
@@ -193,6 +216,7 @@ async function infer() {
 /** Times inference by itself, once the hand rests: reading every spike out takes longer than computing it. */
 async function time(engine, input) {
   if (running || page.busy || page.loading || engine !== page.engine) return;
+  const { model } = page;
   if (explaining.question) await explain();
   try {
     const times = [];
@@ -201,7 +225,7 @@ async function time(engine, input) {
     $('timing').textContent = `${shortly(Math.min(...times))} for one inference, ${page.where}`;
     rest();
   } catch (error) {
-    fail(error, engine);
+    if (!replaced(error, engine, model)) fail(error, engine);
   }
 }
 
@@ -213,21 +237,22 @@ const CHOOSE = 'Choose a layer and step through its spikes, or click a dot above
 function ask(question) {
   explaining.question = question;
   $('why-layer').value = question.layer;
-  if (page.ready && explaining.input) explain();
+  if (page.ready && explaining.input) explain({ aloud: true });
 }
 
-/** Asks the network about the neuron; the last question's answer is shown. */
-async function explain() {
-  const { engine } = page;
+/** Asks the network about the neuron; the last question's answer is shown, and said if the visitor has just asked. */
+async function explain({ aloud = false } = {}) {
+  const { engine, model } = page;
   const { question, input } = explaining;
   try {
     const answer = await engine.call('why', input, question);
     if (engine !== page.engine || question !== explaining.question || input !== explaining.input) return;
-    why.show(answer);
+    const said = why.show(answer);
+    if (aloud) say(said);
     $('why').removeAttribute('aria-busy');
   } catch (error) {
     if (question === explaining.question) forgetQuestion();
-    fail(error, engine);
+    if (!replaced(error, engine, model)) fail(error, engine);
   }
 }
 
@@ -253,7 +278,9 @@ $('why-next').addEventListener('click', () => {
   const next = raster.next(layer, question?.layer === layer ? question : null);
   if (next) return ask(next);
   explaining.question = null;
-  why.say(`Nothing fires in ${called(layer)} at this timestep.`);
+  const nothing = `Nothing fires in ${called(layer)} at this timestep.`;
+  why.say(nothing);
+  say(nothing);
 });
 
 /** Marks what is shown as of before, where an answer takes its time: between two steps of training, for one. */
@@ -296,7 +323,9 @@ function show({ input, logits, layers, attention: maps, operations }) {
   $('answer').parentElement.classList.toggle('word', first.name.length > 1);
   $('answer').parentElement.style.setProperty('--letters', String(first.name.length));
   $('sure').textContent = percent(first.probability);
-  $('second').textContent = second && second.probability >= 0.001 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
+  // The network is sure of nonsense, too: only who has drawn it knows.
+  $('odd').hidden = !knowsDigits(page.config) || untouched;
+  $('second').textContent = second && second.probability >= 0.01 ? `or ${second.name}, ${percent(second.probability)}` : 'nothing else comes near';
   showBars(classes);
   showSeen(seen);
   raster.show(layers);
@@ -305,7 +334,12 @@ function show({ input, logits, layers, attention: maps, operations }) {
   attention.show(maps, seen);
   showCost(operations, layers);
   current();
+  if (laid) {
+    describePicture(`Picture: ${laid}, read as ${first.name}, ${percent(first.probability)}.`);
+    laid = '';
+  }
   announce(`${first.name}, ${percent(first.probability)}`);
+  keep();
 }
 
 function ranked(logits) {
@@ -363,18 +397,23 @@ function showSeen({ size, channels }) {
   canvas.getContext('2d').putImageData(image, 0, 0);
 }
 
-function showCost({ additions, macs, denseMacs, updates, energy: { spiking_pJ, dense_pJ } }, layers) {
+function showCost({ additions, macs, denseMacs, updates, energy: alone, energyWithMemory }, layers) {
   $('additions').textContent = amount(additions);
   $('macs').textContent = amount(macs);
   $('dense').textContent = amount(denseMacs);
-  $('energy-spiking-number').textContent = energy(spiking_pJ);
-  $('energy-dense-number').textContent = energy(dense_pJ);
-  const most = Math.max(spiking_pJ, dense_pJ);
-  $('energy-spiking').style.setProperty('--p', (spiking_pJ / most).toFixed(4));
-  $('energy-dense').style.setProperty('--p', (dense_pJ / most).toFixed(4));
+  for (const [id, { spiking_pJ, dense_pJ }] of [['energy', alone], ['memory', energyWithMemory]]) {
+    const most = Math.max(spiking_pJ, dense_pJ);
+    for (const [of, pJ] of [['spiking', spiking_pJ], ['dense', dense_pJ]]) {
+      $(`${id}-${of}-number`).textContent = energy(pJ);
+      $(`${id}-${of}`).style.setProperty('--p', (pJ / most).toFixed(4));
+    }
+  }
   $('updates').textContent = `${amount(updates)} here`;
-  const times = dense_pJ / spiking_pJ;
-  $('saving').textContent = times >= 1.05 ? `${times.toPrecision(2)} times less energy for arithmetic, by this estimate.` : 'No less energy than the dense network, by this estimate.';
+  const less = ({ spiking_pJ, dense_pJ }) => {
+    const times = dense_pJ / spiking_pJ;
+    return times >= 1.05 ? `${times.toPrecision(2)} times less` : times > 0.95 ? 'as much' : `${(1 / times).toPrecision(2)} times more`;
+  };
+  $('saving').textContent = `${sentence(less(alone)).slice(0, -1)} energy for arithmetic than the dense network, ${less(energyWithMemory)} with memory, by these estimates.`;
   const spikes = layers.reduce((n, { shape: [, , c, h, w], ratePerTimestep: r }) => n + c * h * w * r.reduce((a, b) => a + b), 0);
   const steps = layers[0].shape[0];
   $('fired').textContent =
@@ -383,17 +422,20 @@ function showCost({ additions, macs, denseMacs, updates, energy: { spiking_pJ, d
 }
 
 /** What stands where figures of a drawing will be. */
-const without = ['fired', 'saving', 'additions', 'macs', 'dense', 'updates', 'energy-spiking-number', 'energy-dense-number'].map(
+const ENERGIES = ['energy-spiking', 'energy-dense', 'memory-spiking', 'memory-dense'];
+const without = ['fired', 'saving', 'additions', 'macs', 'dense', 'updates', ...ENERGIES.map((id) => `${id}-number`)].map(
   (id) => [id, $(id).textContent],
 );
 
-function showNothing() {
+/** @param {string} said  What stands in place of the answer. */
+function showNothing(said = 'Draw something') {
   for (const [id, text] of without) $(id).textContent = text;
-  for (const id of ['energy-spiking', 'energy-dense']) $(id).style.setProperty('--p', '0');
+  for (const id of ENERGIES) $(id).style.setProperty('--p', '0');
   $('answer').textContent = '–';
   $('answer').title = '';
   $('answer').parentElement.classList.remove('word');
-  $('sure').textContent = 'Draw something';
+  $('sure').textContent = said;
+  $('odd').hidden = true;
   $('second').textContent = '\u00a0';
   for (const row of $('bars').children) {
     row.classList.remove('best');
@@ -433,6 +475,7 @@ function adopt({ config, adapter }) {
   $('device').dataset.kind = adapter.kind;
   $('device').title = page.where;
   $('title').textContent = knowsDigits(config) ? 'Draw a digit.' : 'Show it a picture.';
+  $('samples').classList.toggle('away', !knowsDigits(config));
   if (JSON.stringify(classNames()) !== before) makeBars(classNames());
   attention.prepare(config.depth, config.num_heads);
   teach.refresh();
@@ -450,9 +493,10 @@ let moved = 0;
  * @param {Uint8Array | File | null} [how.source]  A model file or its bytes; null is the built-in one.
  * @param {string} [how.said]  What to say of the model when it is there.
  * @param {boolean} [how.tell]  Whether a failure is told here.
+ * @param {boolean} [how.afresh]  Whether the lesson that is prepared is forgotten, too.
  * @returns {Promise<any>} What it failed with, or null.
  */
-async function load({ source, said, tell = true } = {}) {
+async function load({ source, said, tell = true, afresh = false } = {}) {
   const turn = ++latest;
   page.loading++;
   page.engine ??= start();
@@ -483,8 +527,10 @@ async function load({ source, said, tell = true } = {}) {
   }
   page.loading--;
   if (there && said) {
-    teach.forget();
-    $('model-said').textContent = said;
+    teach.forget({ lesson: afresh });
+    described.picture = '';
+    describeModel(said);
+    if (afresh) say('Started over: symbol and examples are forgotten');
   }
   if (page.loading) return failure;
   $('built-in').disabled = page.source === null;
@@ -583,7 +629,7 @@ function onProcessor(reason) {
     told = '';
     restart(page.device === 'cpu' ? 'auto' : page.device);
   };
-  notice({ title, text, ...(again ? { action: 'Try the GPU again', run } : {}) });
+  notice({ title, text, ...(again ? { action: 'Try the GPU again', run: () => training('the GPU can be tried again then', run) || run() } : {}) });
 }
 
 /**
@@ -609,19 +655,25 @@ async function fail(error, engine, second = null) {
 
 /** A failure in words, and what can be done. */
 function explained({ code, message }) {
-  const again = { action: 'Try again', run: () => restart(page.device) };
+  const restarted = () => restart(page.device);
+  const again = { action: 'Try again', run: () => training('the network can be started afresh then', restarted) || restarted() };
   const another = { action: 'Choose another file', run: () => $('file').click() };
   switch (code) {
     case 'bad-model':
       return {
         title: 'This is no model that the page can run.',
-        text: `${sentence(message.replace(/^the model: /, 'the file '))}${page.ready ? ' The model you had is still here.' : ''}`,
+        text: `${sentence(ofTheFile(message))}${page.ready ? ' The model you had is still here.' : ''}`,
         ...another,
       };
     case 'unreadable':
       return { title: 'The file cannot be read.', text: 'It may have been moved or changed since it was chosen.', ...another };
     case 'bad-input':
-      return { title: 'The network cannot read this.', text: sentence(message), action: 'Clear the pad', run: () => pad.clear() };
+      // What the built-in model cannot read is the drawing's fault; with another it is the model's, too.
+      return {
+        title: page.source ? 'This model has no answer to it.' : 'The network cannot read this.',
+        text: sentence(message),
+        ...(page.source ? { action: 'Back to the built-in model', run: backToBuiltIn } : { action: 'Clear the pad', run: () => pad.clear() }),
+      };
     case 'network':
       return { title: 'A part of the page did not load.', text: 'The connection failed, or a file is missing where this page is kept.', ...again };
     case 'busy':
@@ -636,6 +688,13 @@ function explained({ code, message }) {
     default:
       return { title: 'Something went wrong in the network.', text: `${sentence(message)} Trying again starts it afresh.`, ...again };
   }
+}
+
+/** What the library says of “the model” in a sentence about a file. */
+function ofTheFile(message) {
+  const [, said] = message.match(/^the model: (.*)$/s) ?? [];
+  if (!said) return message;
+  return /^(is|has|takes|needs|holds|ends|lacks)\b/.test(said) ? `the file ${said}` : `in the file, ${said}`;
 }
 
 function sentence(text) {
@@ -658,12 +717,15 @@ function notice({ title, text, action = '', run }) {
     run();
   };
   $('notice').hidden = false;
+  // What gets the focus is scrolled to below it.
+  document.documentElement.style.setProperty('--covered', `${$('notice').offsetHeight + 16}px`);
 }
 
 /** Hides it; the focus goes back to where it was. */
 function hideNotice() {
   const focused = $('notice').contains(document.activeElement);
   $('notice').hidden = true;
+  document.documentElement.style.removeProperty('--covered');
   if (!focused) return;
   before?.focus();
   if (!before || document.activeElement !== before) $('pad').focus({ preventScroll: true });
@@ -677,14 +739,24 @@ $('notice-close').addEventListener('click', hideNotice);
 
 // Files: pictures and models, chosen or dropped.
 
-/** Whether no other model can be loaded, which is said. */
-function training() {
+/** What the visitor wants once training has ended. @type {(() => void) | null} */
+let afterwards = null;
+
+/**
+ * Whether the network trains, so that no other can take its place, which is said.
+ * @param {string} [what]  What can be done once it has ended.
+ * @param {() => void} [next]  That, if it is to follow by itself.
+ */
+function training(what = 'another model can be loaded then', next) {
   if (page.busy) {
     notice({
       title: 'The network is training.',
-      text: 'Stop it first; another model can be loaded then.',
-      action: 'Stop training',
-      run: () => $('stop').click(),
+      text: `Stop it first; ${what}. What it has learned by then is kept.`,
+      action: next ? 'Stop, and go on' : 'Stop training',
+      run() {
+        afterwards = next ?? null;
+        $('stop').click();
+      },
     });
   }
   return page.busy;
@@ -698,6 +770,8 @@ let untouched = false;
 
 function touch() {
   untouched = false;
+  laid = '';
+  if (described.picture) describePicture('');
   return ++deeds;
 }
 
@@ -707,8 +781,33 @@ const isModel = ({ name }) => /\.safetensors$/i.test(name);
 function take(files) {
   const model = [...files].findLast(isModel);
   const picture = [...files].findLast((file) => !isModel(file));
-  if (model && !training()) load({ source: model, said: `${model.name}, read from this machine.` });
+  if (model && !training()) load({ source: model, said: `${shortened(model.name)}, read from this machine.` });
   if (picture) lay(picture);
+}
+
+/** What is said of the model, and of the picture that lies on the pad. */
+const described = { model: $('model-said').textContent, picture: '' };
+
+function describeModel(said) {
+  described.model = said;
+  $('model-said').textContent = [said, described.picture].filter(Boolean).join(' ');
+}
+
+/** The picture's name, until it has been read. */
+let laid = '';
+
+function describePicture(text) {
+  described.picture = text;
+  describeModel(described.model);
+}
+
+/** A file's name in a sentence: of a long one the beginning, and the end with its kind. */
+const shortened = (name) => (name.length > 44 ? `${name.slice(0, 24)}…${name.slice(-16)}` : name);
+
+/** Scrolls to pad and answer, where the pad is not in sight. */
+function bringToSight() {
+  const { top, bottom } = $('pad').getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) $('draw').scrollIntoView({ behavior: still.matches ? 'instant' : 'smooth' });
 }
 
 /** Lays a picture on the pad. @param {File} file */
@@ -717,23 +816,44 @@ async function lay(file) {
   document.documentElement.dataset.state = 'busy';
   try {
     const decoded = await createImageBitmap(file);
-    if (deed === deeds) pad.show(decoded);
-    else decoded.close();
+    if (deed !== deeds) return decoded.close();
+    laid = shortened(file.name);
+    pad.show(decoded);
+    bringToSight();
   } catch {
+    const kind = await pictureKind(file);
     if (deed !== deeds) return;
     rest();
-    notice({
-      title: `“${file.name}” is neither a picture nor a model.`,
-      text: 'The page takes pictures that the browser can show (PNG, JPEG, WebP, …) and models in .safetensors files.',
-      action: 'Choose another file',
-      run: () => $('file').click(),
-    });
+    const name = `“${shortened(file.name)}”`;
+    const [title, text] = {
+      svg: [`${name} is a drawing of lines (SVG).`, 'The page takes pictures made of pixels: save it as PNG, or take a picture of the screen.'],
+      large: [`${name} is too large a picture for this browser.`, 'Save a smaller copy: a few hundred pixels to a side are plenty.'],
+      none: [
+        `${name} is neither a picture nor a model.`,
+        'The page takes pictures that the browser can show (PNG, JPEG, WebP, …) and models in .safetensors files.',
+      ],
+    }[kind];
+    notice({ title, text, action: 'Choose another file', run: () => $('file').click() });
   }
+}
+
+/** What a file is that has no pixels to be had: a drawing of lines, a picture that is too large, or none. @param {File} file */
+async function pictureKind(file) {
+  const image = new Image();
+  image.src = URL.createObjectURL(file);
+  const shown = await new Promise((resolve) => {
+    image.onload = () => resolve(true);
+    image.onerror = () => resolve(false);
+  });
+  URL.revokeObjectURL(image.src);
+  if (!shown) return 'none';
+  return file.type.startsWith('image/svg') || /\.svg$/i.test(file.name) ? 'svg' : 'large';
 }
 
 // A name that has no room is shown in full when it is touched; a mouse has its title.
 $('bars').addEventListener('click', ({ target }) => target.closest('.name')?.classList.toggle('whole'));
 
+$('choose').addEventListener('click', () => $('file').click());
 $('file').addEventListener('change', () => {
   take($('file').files);
   $('file').value = '';
@@ -747,11 +867,13 @@ addEventListener('drop', (event) => {
   event.preventDefault();
   take(event.dataTransfer.files);
 });
-$('built-in').addEventListener('click', () => {
+function backToBuiltIn() {
   if (training()) return;
-  $('model-said').focus();
+  $('model-said').focus({ preventScroll: true });
   load({ source: null, said: 'Built-in model: mnist-2-64.' });
-});
+}
+
+$('built-in').addEventListener('click', backToBuiltIn);
 
 // The pad and its buttons.
 
@@ -799,7 +921,25 @@ if (!options.has('still')) {
   untouched = true;
   pad.play(drawDigit(3, 0));
 }
+if (!DEVICES.includes(page.device)) {
+  notice({
+    title: `There is no device “${shortened(page.device)}”.`,
+    text: `The page's address can choose one with ${DEVICES.map((device) => `?device=${device}`).join(', ')}. The network runs on the processor.`,
+  });
+  page.device = 'cpu';
+}
 load().then(() => {
-  if (!still.matches && !options.has('still')) raster.play();
+  if (!still.matches && !options.has('still')) raster.begin();
+  if (page.ready && pad.empty) keep();
 });
-navigator.serviceWorker?.register('sw.js').catch(() => { /* Then the page needs its host again. */ });
+
+/** Has the page kept for times without a network, once what it is for is done. */
+function keep() {
+  if (kept) return;
+  kept = true;
+  navigator.serviceWorker?.register('sw.js').catch(() => { /* Then the page needs its host again. */ });
+}
+
+addEventListener('beforeunload', (event) => {
+  if (teach.unsaved) event.preventDefault();
+});

@@ -1,6 +1,14 @@
 /** The style sheet's colours, for what is painted pixel by pixel. */
 
-const pixel = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+/** Names a colour to the style sheet: only what it has computed is the one in the page's light or dark, also of the system's. */
+const probe = document.createElement('i');
+probe.hidden = true;
+probe.style.forcedColorAdjust = 'none';
+document.documentElement.append(probe);
+
+/** @type {Map<string, [number, number, number]>} */
+const known = new Map();
+addEventListener('themechange', () => known.clear());
 
 /**
  * A custom property of the style sheet, also where it names a colour of the system's.
@@ -8,8 +16,9 @@ const pixel = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: t
  * @returns {[number, number, number]}
  */
 export function colour(name) {
-  pixel.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name);
-  pixel.fillRect(0, 0, 1, 1);
-  const [r, g, b] = pixel.getImageData(0, 0, 1, 1).data;
-  return [r, g, b];
+  if (!known.has(name)) {
+    probe.style.color = `var(${name})`;
+    known.set(name, getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number));
+  }
+  return known.get(name);
 }

@@ -209,11 +209,11 @@ export class Pad extends EventTarget {
       this.#lift();
       this.#say('Pen up');
     } else if (event.key === 'Backspace' || (event.key === 'z' && (event.ctrlKey || event.metaKey))) {
+      this.#say(this.empty ? 'The pad is empty' : this.picture ? 'Picture taken away' : 'Stroke taken back');
       this.undo();
-      this.#say('Stroke taken back');
     } else if (event.key === 'Delete') {
+      this.#say(this.empty ? 'The pad is empty' : 'Pad cleared');
       this.clear();
-      this.#say('Pad cleared');
     } else {
       return;
     }
@@ -241,19 +241,19 @@ export class Pad extends EventTarget {
 
   draw() {
     const style = getComputedStyle(this.#canvas);
-    this.#paint(this.#context, this.#canvas.width, style);
+    this.#paint(this.#context, this.#canvas.width, style.color);
     if (this.#cursor.shown) this.#drawCursor(style);
   }
 
-  /** What is on the pad, without the keyboard's pen. */
-  copy() {
+  /** What is on the pad, without the keyboard's pen, in a colour. @param {{ink: string}} how */
+  copy({ ink }) {
     const side = this.#canvas.width;
     const canvas = new OffscreenCanvas(side, side);
-    this.#paint(canvas.getContext('2d'), side, getComputedStyle(this.#canvas));
+    this.#paint(canvas.getContext('2d'), side, ink);
     return canvas;
   }
 
-  #paint(context, side, style) {
+  #paint(context, side, ink) {
     context.clearRect(0, 0, side, side);
     if (this.picture) {
       const { width, height } = this.picture;
@@ -266,7 +266,7 @@ export class Pad extends EventTarget {
       context.imageSmoothingQuality = 'high';
       context.drawImage(this.picture, ...box);
     }
-    context.strokeStyle = context.fillStyle = style.color;
+    context.strokeStyle = context.fillStyle = ink;
     context.lineWidth = PEN * side;
     context.lineCap = context.lineJoin = 'round';
     for (const stroke of this.strokes) trace(context, stroke, side);

@@ -74,6 +74,8 @@ export class Raster {
   /** @type {Layer[]} */
   #layers = [];
   #outdated = false;
+  /** Whether the visitor has chosen what to look at. */
+  #chosen = false;
 
   /**
    * @param {HTMLElement} root
@@ -193,6 +195,7 @@ export class Raster {
     const { columns } = mosaic([1, 1, channels, height, width]);
     const channel = Math.floor(y / height) * columns + Math.floor(x / width);
     if (channel >= channels) return;
+    this.pause();
     this.#ui.onneuron({ layer: name, timestep: canvases.indexOf(target) + 1, line: y % height, column: x % width, channel });
   }
 
@@ -279,6 +282,11 @@ export class Raster {
     }
   }
 
+  /** Plays by itself, unless the visitor has chosen a timestep or a neuron. */
+  begin() {
+    if (!this.#chosen) this.play();
+  }
+
   play() {
     if (this.#timer) return;
     this.#timer = setInterval(() => {
@@ -289,6 +297,7 @@ export class Raster {
   }
 
   pause() {
+    this.#chosen = true;
     clearInterval(this.#timer);
     this.#timer = 0;
     this.#root.classList.remove('stepped');

@@ -1,6 +1,17 @@
-/** Keeps the page for times without a network: what the host serves comes first, else what it served last. */
+/**
+ * Keeps the page for times without a network.
+ *
+ * All files of a version are kept together and served together, so that a page never runs the parts of two: a new version is
+ * fetched beside the old one, and takes its place when no page of the old one is open any more.
+ */
 
-const KEPT = 'spikeshade';
+/** What build-web.sh makes of all files: their hashes, by which each is checked when it is fetched. @type {Record<string, string>} */
+const HASHES = {};
+
+/** Another one with every change of a file; build-web.sh writes it. */
+const VERSION = 'unbuilt';
+
+const KEPT = `spikeshade-${VERSION}`;
 
 /** All that the page loads. */
 const FILES = [
@@ -28,31 +39,37 @@ const FILES = [
   'spikeshade/spikeshade_wasm_bg.wasm',
 ];
 
-addEventListener('install', (event) => {
-  skipWaiting();
-  event.waitUntil(caches.open(KEPT).then((kept) => kept.addAll(FILES)));
-});
+/** Of a file that is being replaced on the host, an older or newer one is refused, and the version with it. */
+const asked = (file) => new Request(file, { cache: 'reload', ...(HASHES[file] ? { integrity: HASHES[file] } : {}) });
 
-addEventListener('activate', (event) => event.waitUntil(clients.claim()));
+addEventListener('install', (event) => event.waitUntil(keep()));
+
+/** All files, or none. */
+async function keep() {
+  try {
+    await (await caches.open(KEPT)).addAll(FILES.map(asked));
+  } catch (error) {
+    await caches.delete(KEPT);
+    throw error;
+  }
+}
+
+addEventListener('activate', (event) => event.waitUntil(forget()));
+
+/** Former versions go. */
+async function forget() {
+  const names = await caches.keys();
+  await Promise.all(names.filter((name) => name.startsWith('spikeshade') && name !== KEPT).map((name) => caches.delete(name)));
+}
 
 addEventListener('fetch', (event) => {
   const { request } = event;
-  if (request.method === 'GET' && new URL(request.url).origin === location.origin) event.respondWith(answer(event));
+  if (request.method === 'GET' && new URL(request.url).origin === location.origin) event.respondWith(answer(request));
 });
 
-/** What the network says, kept for times without one; a full disk or a lost cache costs no answer. */
-async function answer(event) {
-  const { request } = event;
-  try {
-    const response = await fetch(request);
-    if (response.ok) {
-      const copy = response.clone();
-      event.waitUntil(caches.open(KEPT).then((kept) => kept.put(request, copy)).catch(() => {}));
-    }
-    return response;
-  } catch (error) {
-    const before = await caches.open(KEPT).then((kept) => kept.match(request, { ignoreSearch: true })).catch(() => undefined);
-    if (before) return before;
-    throw error;
-  }
+/** What is kept of this version, whatever the address asks besides; else what the network says, of which nothing is kept. */
+async function answer(request) {
+  const address = request.url.replace(/\/index\.html(?=[?#]|$)/, '/');
+  const kept = await caches.open(KEPT).then((cache) => cache.match(address, { ignoreSearch: true })).catch(() => undefined);
+  return kept ?? fetch(request);
 }

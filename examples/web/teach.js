@@ -27,6 +27,8 @@ export class Teach {
   /** How the last training ended, until something else is begun. */
   #result = '';
   #stopped = false;
+  /** Whether what the network was taught here is in no file. */
+  #unsaved = false;
   #page;
   #ui;
   #pad;
@@ -50,7 +52,7 @@ export class Teach {
    */
   constructor(page) {
     this.#page = page;
-    const ids = ['symbol', 'symbol-said', 'add', 'example-clear', 'thumbs', 'train', 'stop', 'train-said', 'unseen', 'train-progress', 'try', 'save', 'reset', 'new-now', 'digits-now', 'loss-now'];
+    const ids = ['symbol', 'symbol-said', 'add', 'example-hint', 'example-clear', 'thumbs', 'train', 'stop', 'train-said', 'unseen', 'unsaved', 'train-progress', 'try', 'save', 'reset', 'new-now', 'digits-now', 'loss-now'];
     this.#ui = Object.fromEntries(ids.map((id) => [id, document.getElementById(id)]));
     this.#pad = new Pad(document.getElementById('example-pad'));
     this.#chart = new Chart(document.getElementById('chart'));
@@ -91,10 +93,26 @@ export class Teach {
     return this.#training;
   }
 
-  /** Called when another model, or the original, has been loaded. */
-  forget() {
+  /** Whether leaving the page loses what the network was taught. */
+  get unsaved() {
+    return this.#unsaved || this.#training;
+  }
+
+  /**
+   * Called when another model, or the original, has been loaded.
+   * @param {object} [what]
+   * @param {boolean} [what.lesson]  Whether symbol and examples go as well; those of a symbol that was taught always do.
+   */
+  forget({ lesson = false } = {}) {
+    if (lesson || this.#learned) {
+      this.#examples = [];
+      this.#ui.symbol.value = '';
+      this.#showExamples();
+    }
+    if (lesson) this.#pad.clear();
     this.#taught = [];
     this.#learned = false;
+    this.#unsaved = false;
     this.#result = '';
     this.#stopped = true;
     this.#chart.clear();
@@ -153,14 +171,20 @@ export class Teach {
     );
   }
 
+  /** The symbol's name, without what takes no room; empty where nothing of it can be seen. */
+  get #name() {
+    const name = this.#ui.symbol.value.replace(/[\u00ad\u200b\u2060\ufeff]/g, '').trim().normalize('NFC');
+    return /[^\p{Default_Ignorable_Code_Point}\p{C}\p{Z}\p{M}]/u.test(name) ? name : '';
+  }
+
   /** Why training cannot begin, or nothing. */
   #missing() {
     const config = this.#page.config();
-    const name = this.#ui.symbol.value.trim();
+    const name = this.#name;
     if (this.#page.loading()) return 'The network is being loaded.';
     if (!config) return 'The network is not loaded.';
     if (!knowsDigits(config)) return 'This model does not read digits; the page can only teach one that does.';
-    if (!name) return 'A name is missing.';
+    if (!name) return this.#ui.symbol.value.trim() ? 'Nothing of this name can be seen; choose another one.' : 'A name is missing.';
     const left = ENOUGH - this.#examples.length;
     if (left > 0) return left === 1 ? 'One more example is missing.' : `${left} more examples are missing.`;
     return '';
@@ -170,35 +194,40 @@ export class Teach {
   #unseen() {
     const config = this.#page.config();
     if (!config || !knowsDigits(config)) return [];
-    const name = this.#ui.symbol.value.trim();
+    const name = this.#name;
     return config.class_names.slice(10).filter((each) => each !== name && !this.#taught.some((lesson) => lesson.name === each));
   }
 
   #update() {
     const ui = this.#ui;
     const missing = this.#missing();
-    const unseen = this.#training ? [] : this.#unseen();
     const taught = this.#taught.length > 0 && !this.#page.loading();
     ui.add.disabled = this.#pad.empty || this.#training || this.#examples.length >= MOST;
     ui['example-clear'].disabled = this.#pad.empty;
+    ui['example-hint'].hidden = !this.#pad.empty;
+    ui.unsaved.textContent = this.#unsaved ? 'What it learned is in this tab only, until it is saved.' : '';
     ui.symbol.disabled = this.#training;
     ui.train.disabled = this.#training || missing !== '';
     ui.stop.disabled = !this.#training || this.#stopped;
     ui.try.classList.toggle('strong', this.#result !== '');
     ui.train.classList.toggle('strong', this.#result === '');
     for (const id of ['try', 'save', 'reset']) ui[id].disabled = this.#training || !taught;
-    const name = ui.symbol.value.trim();
+    const name = this.#name;
     const exists = this.#page.config()?.class_names?.includes(name);
     ui['symbol-said'].textContent = name && exists && !this.#training && !this.#learned ? `It knows “${name}” already, and will learn it anew.` : '';
-    ui.unseen.hidden = unseen.length === 0;
-    if (unseen.length) ui.unseen.textContent = `This model knows ${listed(unseen)} from an earlier visit, of which there are no drawings here; it may forget ${unseen.length > 1 ? 'them' : 'it'}.`;
+    // It stays while the network trains, so that nothing moves.
+    if (!this.#training) {
+      const unseen = this.#unseen();
+      ui.unseen.hidden = unseen.length === 0;
+      if (unseen.length) ui.unseen.textContent = `This model knows ${listed(unseen)} from an earlier visit, of which there are no drawings here; it may forget ${unseen.length > 1 ? 'them' : 'it'}.`;
+    }
     if (!this.#training) ui['train-said'].textContent = this.#result || missing || 'Ready.';
   }
 
   async #train() {
     const { config, onbusy, onbegun, onmeasured, ontaught, onfailed } = this.#page;
     const [engine, model] = [this.#page.engine(), this.#page.model()];
-    const name = this.#ui.symbol.value.trim();
+    const name = this.#name;
     const lesson = { name, examples: [...this.#examples] };
     const known = config().class_names.includes(name);
     const lessons = [...this.#taught.filter((each) => each.name !== name), lesson];
@@ -225,11 +254,14 @@ export class Teach {
       this.#point(0, before, null);
       let now = before;
       let step = 0;
+      const begin = performance.now();
       while (step < RUN.steps && !this.#stopped) {
         const { images, labels } = course.next();
         const { loss } = await engine.call('step', images, labels);
         step++;
-        this.#said(`Step ${step} of at most ${RUN.steps}`);
+        // What was measured meanwhile is in it.
+        const left = ((performance.now() - begin) / step) * (RUN.steps - step);
+        this.#said(`Step ${step} of at most ${RUN.steps}${step >= TIMED && step < RUN.steps ? `, at most ${lasting(left)} more` : ''}`);
         this.#ui['train-progress'].style.setProperty('--p', String(step / RUN.steps));
         this.#chart.loss(step, loss);
         this.#ui['loss-now'].textContent = loss.toFixed(2);
@@ -245,6 +277,7 @@ export class Teach {
       ontaught(await engine.call('save'));
       this.#taught = lessons;
       this.#learned = true;
+      this.#unsaved = true;
       const of = (part, n) => `${Math.round(part * n)} of ${n}`;
       const verb = now.symbol >= 0.8 ? 'It knows' : this.#stopped ? 'Stopped. It hardly knows' : 'It hardly knows';
       this.#result =
@@ -262,7 +295,7 @@ export class Teach {
       this.#showExamples();
       this.#update();
       const { stop, try: again, train, 'train-said': said } = this.#ui;
-      if (focused === stop || focused === said) [again, train].find((button) => !button.disabled)?.focus();
+      if (focused === stop || focused === said) ([again, train].find((button) => !button.disabled) ?? said).focus();
       onbusy(false);
       this.#page.say(this.#result);
     }
@@ -300,16 +333,29 @@ export class Teach {
     const engine = this.#page.engine();
     try {
       const bytes = await engine.call('save');
-      const name = this.#taught.map((lesson) => lesson.name.replace(/[^\p{L}\p{N}]+/gu, '-')).join('-') || 'model';
+      const plain = (name) => name.match(/[\p{L}\p{M}\p{N}]+/gu)?.join('-') ?? 'symbol';
+      const name = this.#taught.map((lesson) => plain(lesson.name)).join('-') || 'model';
       const link = document.createElement('a');
       link.href = URL.createObjectURL(new Blob([bytes], { type: 'application/octet-stream' }));
       link.download = `digits-${name}.safetensors`;
       link.click();
+      this.#unsaved = false;
+      this.#update();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     } catch (error) {
       this.#page.onfailed(error, engine);
     }
   }
+}
+
+/** After how many steps it is told how long the others take. */
+const TIMED = 3;
+
+/** A time in words, upwards. */
+function lasting(milliseconds) {
+  const seconds = Math.ceil(milliseconds / 1000);
+  if (seconds > 90) return `${Math.ceil(seconds / 60)} minutes`;
+  return seconds > 10 ? `${5 * Math.ceil(seconds / 5)} seconds` : `${seconds} second${seconds === 1 ? '' : 's'}`;
 }
 
 /** Names in a sentence, of many the first few. */

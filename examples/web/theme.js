@@ -26,9 +26,13 @@
     const notice = document.getElementById('notice');
     if (!notice) return;
     document.getElementById('notice-title').textContent = 'The page could not start.';
-    document.getElementById('notice-text').textContent = 'A part of it did not load, or this browser is too old for it. Load it again, or use a current Chrome, Edge, Firefox or Safari.';
+    const file = location.protocol === 'file:';
+    document.getElementById('notice-text').textContent = file
+      ? 'Browsers run it only from a server. Serve its folder, for example with python3 -m http.server, and open http://localhost:8000.'
+      : 'A part of it did not load, or this browser is too old for it. Load it again, or use a current Chrome, Edge, Firefox or Safari.';
     const button = document.getElementById('notice-action');
     button.textContent = 'Load again';
+    button.hidden = file;
     button.onclick = () => location.reload();
     notice.hidden = false;
   }, true);

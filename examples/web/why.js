@@ -38,22 +38,24 @@ export class Why {
     this.#root.replaceChildren(html('p', 'quiet', text));
   }
 
-  /** @param {Answer} answer */
+  /** @param {Answer} answer @returns {string} The answer in a sentence. */
   show(answer) {
     const now = answer.path[answer.timestep - 1];
     const [line, column, channel] = answer.place;
-    const head = html('h4', 'whyhead', `${this.#name(answer.layer)}, channel ${channel}, line ${line}, column ${column}`);
+    const where = `${this.#name(answer.layer)}, ${placed([line, column, channel])}`;
+    const head = html('h4', 'whyhead', where);
     head.title = `${answer.layer}, neuron ${answer.neuron}`;
     const did = now.spike === 0 ? 'stayed silent' : now.spike > 0 ? 'fired' : 'fired a negative spike';
     const reaches = now.spike < 0 ? -answer.threshold : answer.threshold;
-    const said = `At timestep ${answer.timestep} it ${did}: its membrane reached ${number(now.h)}, the threshold is ${number(reaches)}.`;
+    const said = `At timestep ${answer.timestep} it ${did}: its membrane reached ${apart(now.h, reaches)}, the threshold is ${number(reaches)}.`;
     const path = html('figure', 'whypath');
-    path.append(drawing(answer), html('figcaption', 'quiet', `The membrane at each timestep. ${reset(answer)}`));
+    path.append(drawing(answer), html('figcaption', 'quiet', `The membrane at each timestep. ${decay(answer)} ${reset(answer)}`));
     const membrane = html('div', 'whymembrane');
     membrane.append(head, html('p', 'whysaid', said), path);
     const driven = html('div', 'whyinput');
     driven.append(...this.#parts(answer));
     this.#root.replaceChildren(membrane, driven);
+    return `${where}. ${said}`;
   }
 
   /** The largest contributions, and what the others come to. @param {Answer} answer */
@@ -71,14 +73,30 @@ export class Why {
     }
     const of = active.length === 1 ? 'one part' : `${active.length} parts`;
     const title = html('h4', '', `Its input at timestep ${timestep} is ${number(input)}, of ${of}`);
-    return [title, list, ...(note ? [html('p', 'quiet', note)] : [])];
+    const said = (note ?? '').replace(/head (\d+)/, (_, head) => `head ${Number(head) + 1}`).replace(/line (\d+), column (\d+)/g, (_, line, column) => `line ${Number(line) + 1}, column ${Number(column) + 1}`);
+    return [title, list, ...(said ? [html('p', 'quiet', said)] : [])];
   }
 
   /** @param {Contribution} part */
-  #from({ from, layer }) {
-    const text = layer ? from.replace(layer, this.#name(layer)) : from;
+  #from({ from, layer, place }) {
+    // The answer counts places from 0 on, the page all things from 1.
+    const counted = place ? from.replace(/line \d+, column \d+(, channel \d+)?/, (_, channel) => placed(channel ? place : place.slice(0, 2))) : from;
+    // A constant is of the layer that is asked about: its operation's own name says no more.
+    const text = layer ? counted.replace(layer, this.#name(layer)) : counted.replace(/ of [\w.]+$/, '');
     return text.charAt(0).toUpperCase() + text.slice(1);
   }
+}
+
+/** A place, counted from 1. */
+const placed = ([line, column, channel]) => [...(channel === undefined ? [] : [`channel ${channel + 1}`]), `line ${line + 1}`, `column ${column + 1}`].join(', ');
+
+/** How the membrane goes from one timestep to the next, in words. @param {Answer} answer */
+function decay({ tau, decay_input: divided, v_reset: to }) {
+  const rest = to ? ` − ${number(to)}` : '';
+  const left = rest ? `(v${rest})` : 'v';
+  return divided
+    ? `The input x is divided by τ = ${number(tau)}, as what is forgotten of v is: v + (x − ${left}) / τ.`
+    : `Of v it forgets one part in τ = ${number(tau)} before the input x: v − ${left} / τ + x.`;
 }
 
 /** What a reset does, in words. @param {Answer} answer */
@@ -136,16 +154,25 @@ function drawing({ path, threshold, ternary, timestep }) {
 function inWords(path, threshold, ternary) {
   const of = ({ h, spike, after }, t) => {
     const then = spike === 0 ? 'silent' : `${spike > 0 ? 'fires' : 'fires a negative spike'}, reset to ${number(after)}`;
-    return `timestep ${t + 1}: ${number(h)}, ${then}`;
+    return `timestep ${t + 1}: ${apart(h, h < 0 && ternary ? -threshold : threshold)}, ${then}`;
   };
   const limits = ternary ? `Thresholds ${number(threshold)} and ${number(-threshold)}` : `Threshold ${number(threshold)}`;
   return `The membrane. ${limits}. ${path.map(of).join('; ')}.`;
 }
 
-/** With a minus sign, and as many digits as tell. */
-function number(value) {
+/** A number with as many digits as tell it from another one. */
+function apart(value, other) {
+  for (let more = 0; more < 5; more++) {
+    const [shown, against] = [number(value, more), number(other, more)];
+    if (value === other || shown !== against) return shown;
+  }
+  return String(value);
+}
+
+/** With a minus sign, and as many digits as tell, or `more`. */
+function number(value, more = 0) {
   const size = Math.abs(value);
-  const digits = size === 0 ? 0 : size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 ? 2 : 3;
+  const digits = (size === 0 ? 0 : size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 ? 2 : 3) + more;
   const shown = size.toFixed(digits).replace(/\.0+$/, '');
   return value < 0 && Number(shown) !== 0 ? `−${shown}` : shown;
 }

@@ -99,8 +99,8 @@ const methods = {
    */
   async trace(picture) {
     const net = model();
-    const input = await net.input(picture);
-    const { logits, layers, attention, operations } = await net.trace(input);
+    // Both are asked for at once: another model may take this one's place before an answer, and lets it go after its calls.
+    const [input, { logits, layers, attention, operations }] = await Promise.all([net.input(picture), net.trace(picture)]);
     const spiking = layers.filter(({ kind }) => kind !== 'real').map(({ name, kind, shape, ratePerTimestep, data }) => {
       return { name: name.replace(/^s\./, ''), kind, shape, ratePerTimestep, data };
     });

@@ -205,13 +205,13 @@ impl Engine {
     /// Waits until the device is lost, and says why; `undefined` if the model is freed first. Never where there is no device.
     #[wasm_bindgen(js_name = untilLost)]
     pub fn until_lost(&self) -> js_sys::Promise {
-        let lost = self.context().map(|c| c.until_lost());
-        wasm_bindgen_futures::future_to_promise(async move {
-            match lost {
-                Some(lost) => Ok(lost.await.map_or(JsValue::UNDEFINED, JsValue::from)),
-                None => std::future::pending().await,
-            }
-        })
+        match self.context().map(|c| c.until_lost()) {
+            Some(lost) => wasm_bindgen_futures::future_to_promise(async move {
+                Ok(lost.await.map_or(JsValue::UNDEFINED, JsValue::from))
+            }),
+            // A task that waits for ever would never be let go.
+            None => js_sys::Promise::new(&mut |_, _| {}),
+        }
     }
 
     /// Makes the plan of a batch ready.
@@ -268,7 +268,7 @@ impl Engine {
         let result = self.run(data, sequence, timesteps, options).await;
         let (output, milliseconds) = self.settle(result).await?;
         let summary = summary(self.session.model(), &output, milliseconds).map_err(|e| failed(&e))?;
-        Ok(Traced { summary, tensors: output.trace })
+        Ok(Traced { summary, tensors: output.trace.into_iter() })
     }
 
     /// Why a neuron fired, or did not, in a run of one image: [`insight::why`](crate::insight::why)'s answer as JSON, to the
@@ -608,7 +608,7 @@ async fn open(device: &str) -> Result<(Device, Option<Fallback>), JsValue> {
 #[wasm_bindgen]
 pub struct Traced {
     summary: JsValue,
-    tensors: Vec<OutputTensor>,
+    tensors: std::vec::IntoIter<OutputTensor>,
 }
 
 #[wasm_bindgen]
@@ -619,9 +619,10 @@ impl Traced {
         self.summary.clone()
     }
 
-    /// The values of layer `i`, `[T, B, C, H, W]`: a `Float32Array`, or an `Int8Array` of spikes.
-    pub fn data(&self, i: usize) -> JsValue {
-        match self.tensors.get(i).map(OutputTensor::channel_first) {
+    /// The values of the next layer, `[T, B, C, H, W]`: a `Float32Array`, or an `Int8Array` of spikes. They are let go here, so
+    /// that they are not held twice; `undefined` after the last layer.
+    pub fn values(&mut self) -> JsValue {
+        match self.tensors.next().map(|tensor| tensor.channel_first()) {
             Some(Values::Real(v)) => floats(&v),
             Some(Values::Spikes(v)) => js_sys::Int8Array::from(bytemuck::cast_slice::<u8, i8>(&v)).into(),
             Some(Values::Ternary(v)) => js_sys::Int8Array::from(&v[..]).into(),

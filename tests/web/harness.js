@@ -1,8 +1,10 @@
 // A static server, a browser and a page for each test.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import http from 'node:http';
+import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
@@ -24,8 +26,44 @@ const types = {
   '.wasm': 'application/wasm',
 };
 
+/** Writes a `.safetensors` file of one f32 tensor `x`. */
+function writeInput(file, shape, values) {
+  const header = Buffer.from(JSON.stringify({ x: { dtype: 'F32', shape, data_offsets: [0, 4 * values.length] } }).padEnd(64));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  fs.writeFileSync(file, Buffer.concat([length, header, Buffer.from(Float32Array.from(values).buffer)]));
+}
+
+/** A `.safetensors` file's tensors: shape, and values of those that are f32. */
+export function readTensors(file) {
+  const bytes = fs.readFileSync(file);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const { __metadata__: _, ...entries } = JSON.parse(bytes.subarray(8, 8 + length));
+  const of = ([name, { dtype, shape, data_offsets: [from, to] }]) => {
+    const data = () => [...new Float32Array(new Uint8Array(bytes.subarray(8 + length + from, 8 + length + to)).buffer)];
+    return [name, { shape, data: dtype === 'F32' ? data : undefined }];
+  };
+  return new Map(Object.entries(entries).map(of));
+}
+
+/** The command line's answer, as JSON. */
+export const native = (...args) => JSON.parse(execFileSync(program, [...args, '--json'], { encoding: 'utf8' }));
+
+/** The logits that the command line gives for values. */
+export function nativeLogits(model, shape, values) {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'spikeshade-web-'));
+  try {
+    const at = (name) => path.join(folder, name);
+    writeInput(at('x.safetensors'), shape, values);
+    native('forward', '--device', 'cpu', '-m', model, '-i', at('x.safetensors'), '-o', at('y.safetensors'));
+    return readTensors(at('y.safetensors')).get('logits').data();
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
+}
+
 /** Where an address's file is: the site, and beside it what only tests need. */
-function located(pathname) {
+function located(pathname, site) {
   const roots = { '/test-fixtures/': fixtures, '/test-images/': path.join(repository, 'examples/images'), '/test-page/': here };
   const prefix = Object.keys(roots).find((p) => pathname.startsWith(p));
   const root = prefix ? roots[prefix] : site;
@@ -33,8 +71,8 @@ function located(pathname) {
   return file.startsWith(root) ? file : undefined;
 }
 
-/** Serves the site; `/blank` is an empty page. `answered` says how many requests it got. */
-export async function serve() {
+/** Serves the site, or a copy of it; `/blank` is an empty page. `answered` says how many requests it got. */
+export async function serve(folder = site) {
   let requests = 0;
   const server = http.createServer((request, response) => {
     requests += 1;
@@ -43,7 +81,7 @@ export async function serve() {
       response.writeHead(pathname === '/blank' ? 200 : 204, { 'content-type': 'text/html' });
       return response.end(pathname === '/blank' ? '<!doctype html><meta charset=utf-8><title>test</title>' : undefined);
     }
-    const file = located(pathname === '/' ? '/index.html' : pathname);
+    const file = located(pathname === '/' ? '/index.html' : pathname, folder);
     if (!file || !fs.existsSync(file)) return response.writeHead(404).end();
     const bytes = fs.readFileSync(file);
     const type = types[path.extname(file)] ?? 'application/octet-stream';

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { fixtures, launch, onPage, program, repository, serve, site } from './harness.js';
+import { fixtures, launch, native, nativeLogits, onPage, readTensors, repository, serve, site } from './harness.js';
 
 const devices = ['gpu', 'cpu'];
 let server;
@@ -26,42 +26,6 @@ after(async () => {
 
 const run = (work, options) => onPage(browser, server.origin, work, options);
 const evaluate = (work, argument, options) => run((page) => page.evaluate(work, argument), options);
-
-/** The command line's answer, as JSON. */
-const native = (...args) => JSON.parse(execFileSync(program, [...args, '--json'], { encoding: 'utf8' }));
-
-/** Writes a `.safetensors` file of one f32 tensor `x`. */
-function writeInput(file, shape, values) {
-  const header = Buffer.from(JSON.stringify({ x: { dtype: 'F32', shape, data_offsets: [0, 4 * values.length] } }).padEnd(64));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(header.length));
-  fs.writeFileSync(file, Buffer.concat([length, header, Buffer.from(Float32Array.from(values).buffer)]));
-}
-
-/** A `.safetensors` file's tensors: shape, and values of those that are f32. */
-function readTensors(file) {
-  const bytes = fs.readFileSync(file);
-  const length = Number(bytes.readBigUInt64LE(0));
-  const { __metadata__: _, ...entries } = JSON.parse(bytes.subarray(8, 8 + length));
-  const of = ([name, { dtype, shape, data_offsets: [from, to] }]) => {
-    const data = () => [...new Float32Array(new Uint8Array(bytes.subarray(8 + length + from, 8 + length + to)).buffer)];
-    return [name, { shape, data: dtype === 'F32' ? data : undefined }];
-  };
-  return new Map(Object.entries(entries).map(of));
-}
-
-/** The logits that the command line gives for values. */
-function nativeLogits(model, shape, values) {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'spikeshade-web-'));
-  try {
-    const at = (name) => path.join(folder, name);
-    writeInput(at('x.safetensors'), shape, values);
-    native('forward', '--device', 'cpu', '-m', model, '-i', at('x.safetensors'), '-o', at('y.safetensors'));
-    return readTensors(at('y.safetensors')).get('logits').data();
-  } finally {
-    fs.rmSync(folder, { recursive: true });
-  }
-}
 
 /** Fails where two rows of logits differ by more than `within`. */
 function near(found, expected, within) {
@@ -237,12 +201,15 @@ async function first(device) {
   const model = of('model');
   assert.ok(model.length > 1 && model.every(([loaded, total], i) => total === 673808 && loaded >= (model[i - 1]?.[0] ?? 0)));
   assert.equal(model.at(-1)[0], 673808);
-  // Two or three seconds on an idle machine of two cores; a machine that has other work may take longer.
-  assert.ok(found.milliseconds < 15_000, `${found.milliseconds} ms with device ${device}`);
+  return found.milliseconds;
 }
 
 test('the first prediction comes soon, with progress', async () => {
-  await first('auto');
+  const times = [await first('auto'), await first('auto'), await first('auto')];
+  // Of the twins, which `auto` takes here, on an idle machine; one that has other work takes as much longer as it is loaded.
+  const slow = Math.max(1, os.loadavg()[0] / os.cpus().length);
+  assert.ok(Math.min(...times) < 3000 * slow, `${times} ms at a load of ${slow}`);
+  // A software driver compiles the shaders on the processor: what is asserted is what it says, not when.
   await first('gpu');
 });
 
@@ -322,6 +289,42 @@ test('calls may overlap', async () => {
   assert.deepEqual(found.second, found.third);
   assert.notDeepEqual(found.first, found.second);
   assert.ok(found.saved > 670000);
+});
+
+test('calls leave nothing behind: the module\'s memory stays as large as one of each needs', async () => {
+  const found = await evaluate(async () => {
+    const { Spikeshade, builtIn, picture } = await import('/test-page/page.js');
+    const { default: init } = await import('/spikeshade/spikeshade_wasm.js');
+    const bytes = new Uint8Array(await (await fetch(builtIn)).arrayBuffer());
+    const five = await picture('/test-images/five.png');
+    const question = { layer: 'head_lif', neuron: 3, timestep: 1 };
+    const model = await Spikeshade.load(bytes, { device: 'cpu' });
+    const { memory } = await init();
+    const round = async () => {
+      const { layers } = await model.trace(five);
+      await model.classify(five);
+      await model.why(five, question);
+      return layers.length;
+    };
+    const others = async () => {
+      const other = await Spikeshade.load(bytes, { device: 'cpu' });
+      const trainer = await other.trainer();
+      await trainer.step(new Float32Array(2 * 784), [1, 2]);
+      await other.gradients(new Float32Array(784), [1]);
+      await trainer.finish();
+      other.free();
+    };
+    const sizes = [];
+    for (let i = 0; i < 300; i += 1) {
+      await round();
+      if (i % 30 === 0) await others();
+      if (i % 60 === 59) sizes.push(memory.buffer.byteLength);
+    }
+    return sizes;
+  });
+  console.log(`module memory after every 60 rounds: ${found.map((n) => `${(n / 2 ** 20).toFixed(1)} MiB`).join(', ')}`);
+  assert.equal(found.at(-1), found[0], `${found}`);
+  assert.ok(found[0] < 96 * 2 ** 20, `${found}`);
 });
 
 test('a lost device is told, and every call fails with its code', async () => {

@@ -2,13 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { launch, program, repository, screenshots, serve } from './harness.js';
+import { launch, nativeLogits, program, repository, screenshots, serve, site } from './harness.js';
 
 const axe = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -190,6 +191,17 @@ async function prepare(page, name, strokes) {
   }
 }
 
+/** What the page is to take at most until its first prediction, in milliseconds, on a machine that has nothing else to do. */
+const SOON = 3000;
+
+/** Fails where the best of several loads took longer; on a machine that other work keeps slow, by as much longer as it is. */
+function soon(times) {
+  const best = Math.min(...times);
+  const slow = Math.max(1, os.loadavg()[0] / os.cpus().length);
+  console.log(`first prediction after ${times.map((t) => t.toFixed(0)).join(', ')} ms, at a load of ${slow.toFixed(1)}`);
+  assert.ok(best < SOON * slow, `after ${best} ms at best, at a load of ${slow}`);
+}
+
 const trainSaid = (page, pattern) =>
   page.waitForFunction((source) => new RegExp(source).test(document.getElementById('train-said').textContent), pattern.source);
 
@@ -209,6 +221,16 @@ async function withClasses(page, names) {
     return base64(bytes);
   }, names);
   return { name: `${names.join('-')}.safetensors`, mimeType: '', buffer: Buffer.from(file, 'base64') };
+}
+
+/** The built-in model with a weight of another value, as a file. */
+async function withHugeWeights(page, value = 3e38) {
+  const bytes = fs.readFileSync(path.join(repository, 'models/mnist-2-64.safetensors'));
+  const start = 8 + Number(bytes.readBigUInt64LE(0));
+  const { 'head.weight': { dtype, data_offsets: [from, to] } } = JSON.parse(bytes.subarray(8, start));
+  assert.equal(dtype, 'F32');
+  for (let at = from; at < to; at += 4) bytes.writeFloatLE(value, start + at);
+  return { name: 'huge.safetensors', mimeType: '', buffer: bytes };
 }
 
 /** Drops files on the page. @param {{name: string, type: string, base64: string}[]} files */
@@ -319,7 +341,8 @@ describe('drawing', () => {
       });
       assert.equal(colours, 4, 'two grounds, positive and negative spikes');
       assert.match(await text(page, '#additions'), /million/);
-      assert.match(await text(page, '#saving'), /^[\d.]+ times less energy for arithmetic, by this estimate\.$/);
+      assert.match(await text(page, '#saving'), /^[\d.]+ times less energy for arithmetic than the dense network, ([\d.]+ times (less|more)|as much) with memory, by these estimates\.$/);
+      for (const id of ['energy-spiking', 'energy-dense', 'memory-spiking', 'memory-dense']) assert.match(await text(page, `#${id}-number`), /^[\d.]+ [nµ]J$/);
 
       // And nothing of it is left on an empty pad.
       await page.click('#clear');
@@ -336,9 +359,13 @@ describe('drawing', () => {
   test('the first prediction is there within seconds, of a digit that the page draws itself', () =>
     visit(
       async (page) => {
-        await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
-        const time = await page.evaluate(() => performance.now());
-        assert.ok(time < 15_000, `after ${time} ms`);
+        const times = [];
+        for (let i = 0; i < 3; i++) {
+          if (i) await page.reload();
+          await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
+          times.push(await page.evaluate(() => performance.now()));
+        }
+        soon(times);
         await answer(page);
         // It gives way to the visitor's own.
         await draw(page, '#pad', DIGITS[1]);
@@ -353,6 +380,7 @@ describe('drawing', () => {
       assert.ok(await page.locator('#undo').isDisabled());
       await draw(page, '#pad', DIGITS[7]);
       assert.equal(await answer(page), '7');
+      assert.ok(await page.locator('#odd').isVisible());
       await draw(page, '#pad', [[[0.3, 0.5], [0.75, 0.5]], [[0.2, 0.85], [0.8, 0.85]]]);
       await page.click('#undo');
       await page.click('#undo');
@@ -363,6 +391,7 @@ describe('drawing', () => {
       }
       await page.click('#clear');
       assert.ok(await page.locator('#undo').isDisabled());
+      assert.ok(await page.locator('#odd').isHidden());
     }));
 
   test('why a neuron fired: step by step with the keyboard, by a click on a dot, and anew for another drawing', () =>
@@ -404,9 +433,14 @@ describe('drawing', () => {
       // 16 maps of 28 × 28, eight side by side.
       const channel = Math.floor(py / 28) * 8 + Math.floor(px / 28);
       const head = await text(page, '#why .whyhead');
-      assert.ok(head.endsWith(`, channel ${channel}, line ${py % 28}, column ${px % 28}`), `${head}, of ${shown} at ${px}, ${py}`);
+      assert.ok(head.endsWith(`, channel ${channel + 1}, line ${(py % 28) + 1}, column ${(px % 28) + 1}`), `${head}, of ${shown} at ${px}, ${py}`);
       assert.match(await said(), /^At timestep 2 it (fired|stayed silent)/);
       assert.equal(await page.inputValue('#why-layer'), 'patch_embed.proj_lif1');
+
+      // The sentence is said to screen readers, and nothing else of it; nor is anything where nobody asked.
+      const announced = () => text(page, '#announce');
+      assert.equal(await announced(), `${head}. ${await said()}`);
+      assert.equal(await page.locator('.whybox [aria-live], .whybox [role="status"]').count(), 0);
 
       // Another drawing: the same neuron.
       const before = await page.locator('#why').innerHTML();
@@ -424,6 +458,7 @@ describe('drawing', () => {
       assert.equal(await answer(page), '1');
       await page.waitForFunction((of0) => document.getElementById('why').innerHTML !== of0, of0);
       assert.equal(await page.locator('#why .whyhead').getAttribute('title'), neuron);
+      await page.waitForFunction(() => document.getElementById('announce').textContent.startsWith('1, '));
       await page.locator('.whybox').scrollIntoViewIfNeeded();
       await page.locator('.whybox').screenshot({ path: path.join(screenshots, 'why.png') });
     }));
@@ -593,6 +628,12 @@ describe('with the keyboard and a screen reader', () => {
             return new Set(Array.from({ length: data.length / 4 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
           });
           assert.ok(spikes >= 2, 'spikes have the colour of the ground');
+          // What is painted lies on the page's own ground.
+          const painted = await page.evaluate(() => {
+            const { data } = document.getElementById('glimpse').getContext('2d').getImageData(0, 0, 1, 1);
+            return [`rgb(${data.slice(0, 3).join()})`, getComputedStyle(document.body).backgroundColor];
+          });
+          assert.ok(contrast(...painted) < 1.1, `the spikes' ground is ${painted}`);
           await page.focus('#undo');
           await page.keyboard.press('Tab');
           assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
@@ -638,6 +679,26 @@ describe('with the keyboard and a screen reader', () => {
         assert.deepEqual(small, []);
       },
       { context: { ...PHONE, viewport: { width: 360, height: 740 } } },
+    ));
+
+  test('no pad is as high as the screen: a finger that scrolls finds room', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        for (const [width, height] of [[844, 390], [640, 400], [390, 844], [320, 568], [1280, 800]]) {
+          await page.setViewportSize({ width, height });
+          for (const pad of await boxes(page, '.pad')) {
+            const [wide, high] = [pad.right - pad.left, pad.bottom - pad.top];
+            assert.ok(high <= height - 90 && high >= 170, `${pad.name} is ${high} px high of ${height}`);
+            assert.ok(Math.abs(wide - high) < 1, `${pad.name} is ${wide} × ${high}`);
+          }
+        }
+        await page.setViewportSize({ width: 844, height: 390 });
+        await draw(page, '#pad', DIGITS[2]);
+        assert.equal(await answer(page), '2');
+        await shot(page, 'phone-light-landscape');
+      },
+      { context: PHONE },
     ));
 
   test('on a phone every class has its probability and its whole name, and the pad is in sight', () =>
@@ -791,6 +852,19 @@ describe('teaching', () => {
       assert.equal(download.suggestedFilename(), 'digits-triangle.safetensors');
       const model = path.join(os.tmpdir(), `digits-triangle-${process.pid}.safetensors`);
       await download.saveAs(model);
+      // The logits are those of the page's own network.
+      const given = await page.evaluate(async (bytes) => {
+        const { Spikeshade } = await import('/test-page/page.js');
+        const model = await Spikeshade.load(Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0)), { device: 'cpu' });
+        const seen = document.getElementById('seen');
+        const x = await model.input(seen.getContext('2d').getImageData(0, 0, 28, 28));
+        const { logits } = await model.classify(x);
+        model.free();
+        return { x: [...x], logits: [...logits] };
+      }, fs.readFileSync(model).toString('base64'));
+      assert.equal(given.logits.length, 11);
+      const off = nativeLogits(model, [1, 1, 28, 28], given.x).map((logit, i) => Math.abs(logit - given.logits[i]));
+      assert.ok(Math.max(...off) <= 1e-5, `logits are off by ${off}`);
       const found = JSON.parse(execFileSync(program, ['classify', '--model', model, '--device', 'cpu', '--json', picture], { encoding: 'utf8' }));
       assert.equal(found.images.length, 1);
       assert.equal(found.images[0].top[0].name, 'triangle', JSON.stringify(found));
@@ -898,6 +972,113 @@ describe('teaching', () => {
       { setup: (page) => inWorker(page, HOLDING) },
     ));
 
+  test('to try the GPU again waits for a training, whose result is kept', () =>
+    visit(
+      async (page) => {
+        await noticeSaid(page, 'Running on the processor.');
+        await prepare(page, 'tick', TICK);
+        await page.click('#train');
+        await trainSaid(page, /^Step 1 /);
+        await page.click('#notice-action');
+        await noticeSaid(page, 'The network is training.');
+        await trainSaid(page, /^Step [4-9] of at most 120, at most \d+ (seconds?|minutes) more$/);
+        await page.click('#notice-action');
+        await trainSaid(page, /^(Stopped|It knows)/);
+        await barCount(page, 11);
+        // And then it is tried.
+        await noticeSaid(page, 'Running on the processor.');
+        assert.equal((await page.locator('#bars .name').allTextContents()).at(-1), 'tick');
+        assert.match(await text(page, '#model-said'), /“tick”/);
+        assert.ok(await page.locator('#built-in').isEnabled());
+        assert.ok(await page.locator('#save').isEnabled());
+      },
+      { query: '?still' },
+    ));
+
+  test('to start over forgets symbol and examples, and says so', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await prepare(page, 'tick', TICK);
+      await page.click('#train');
+      await trainSaid(page, /^Step 1 /);
+      await page.click('#stop');
+      await trainSaid(page, /^(Stopped|It knows)/);
+      assert.match(await text(page, '#unsaved'), /in this tab only/);
+      await page.click('#reset');
+      await barCount(page, 10);
+      await trainSaid(page, /^A name is missing\.$/);
+      assert.match(await text(page, '#model-said'), /forgotten/);
+      assert.equal(await text(page, '#unsaved'), '');
+      assert.equal(await page.inputValue('#symbol'), '');
+      await page.fill('#symbol', 'bow');
+      assert.equal(await text(page, '#train-said'), '5 more examples are missing.');
+      assert.equal(await page.locator('#thumbs button').count(), 0);
+      // Nor is a name taken of which nothing can be seen.
+      await page.fill('#symbol', '\u200b\u200d');
+      assert.match(await text(page, '#train-said'), /^Nothing of this name can be seen/);
+    }));
+
+  test('who leaves with what was taught and not saved is asked', () =>
+    visit(async (page) => {
+      await loaded(page);
+      const asks = () => page.evaluate(() => !dispatchEvent(new Event('beforeunload', { cancelable: true })));
+      assert.equal(await asks(), false);
+      await prepare(page, '♥', TICK);
+      assert.equal(await page.locator('#example-hint').isVisible(), true);
+      await draw(page, '#example-pad', TICK);
+      assert.equal(await page.locator('#example-hint').isVisible(), false);
+      await page.click('#train');
+      await trainSaid(page, /^Step 1 /);
+      await page.click('#stop');
+      await trainSaid(page, /^(Stopped|It knows)/);
+      assert.equal(await asks(), true);
+      const [download] = await Promise.all([page.waitForEvent('download'), page.click('#save')]);
+      assert.equal(download.suggestedFilename(), 'digits-symbol.safetensors');
+      assert.equal(await asks(), false);
+    }));
+
+  test('the focus is not lost with a GPU that goes during training', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await prepare(page, 'tick', TICK);
+        await page.focus('#train');
+        await page.keyboard.press('Enter');
+        await trainSaid(page, /^Step 1 /);
+        assert.equal(await focused(page), 'stop');
+        // The network takes its time to come back.
+        await page.route('**/*.wasm', async (route) => {
+          await new Promise((done) => setTimeout(done, 1500));
+          await route.continue();
+        });
+        await page.workers()[0].evaluate(() => postMessage({ event: 'lost', reason: 'a test' }));
+        await trainSaid(page, /^Training ended before its time/);
+        assert.ok(await page.locator('#train').isDisabled());
+        assert.equal(await focused(page), 'train-said');
+        await noticeSaid(page, 'The GPU was lost.');
+      },
+    ));
+
+  test('why a neuron fired is told while the network trains, too', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await draw(page, '#pad', DIGITS[3]);
+      await answer(page);
+      await page.selectOption('#why-layer', 'head_lif');
+      await page.click('#why-next');
+      await page.waitForSelector('#why .whyhead');
+      await prepare(page, 'tick', TICK);
+      await page.click('#train');
+      await trainSaid(page, /^Step [67] /);
+      await page.waitForFunction(() => !document.getElementById('why').hasAttribute('aria-busy'));
+      const before = await page.locator('#why').innerHTML();
+      // What it has learned by then changes the answer.
+      await page.waitForFunction((before) => document.getElementById('why').innerHTML !== before, before);
+      assert.ok(await page.locator('#stop').isEnabled(), 'training was over before');
+      await page.click('#stop');
+      await trainSaid(page, /^(Stopped|It knows)/);
+    }));
+
   test('training can be stopped, and another symbol follows', () =>
     visit(async (page) => {
       const teach = async (name, strokes) => {
@@ -973,6 +1154,23 @@ describe('when something is missing or fails', () => {
             await page.setViewportSize({ width, height: 844 });
             assert.deepEqual(await covered(page), [], `${width} px wide`);
           }
+          await page.setViewportSize(context.viewport);
+          // Wherever the page is scrolled to, what gets the focus is below it.
+          await page.evaluate(() => document.activeElement.blur());
+          let reached = 0;
+          for (; reached < 60; reached++) {
+            await page.keyboard.press(reached < 30 ? 'Tab' : 'Shift+Tab');
+            await page.waitForTimeout(20);
+            const [notice] = await boxes(page, '#notice');
+            const [at] = await boxes(page, ':focus:not(#notice *, .skip, #file)');
+            assert.ok(!at || !overlap(notice, at), `${at?.name} is covered: ${JSON.stringify([notice, at])}`);
+          }
+          for (const id of ['spikes', 'attention', 'cost', 'teach', 'own']) {
+            await scrolledTo(page, id);
+            const [notice, title] = [...(await boxes(page, '#notice')), ...(await boxes(page, `#${id} h2`))];
+            assert.ok(!overlap(notice, title), `the title of ${id} is covered`);
+          }
+          await page.evaluate(() => scrollTo(0, 0));
           await page.click('#notice-action');
           await noticeSaid(page, 'Running on the processor.');
         },
@@ -1165,6 +1363,66 @@ describe('when something is missing or fails', () => {
       assert.equal(await answer(page), '8');
     }));
 
+  test('a model without an answer leaves none of another, and the built-in one is a click away', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await draw(page, '#pad', DIGITS[3]);
+      assert.equal(await answer(page), '3');
+      await page.setInputFiles('#file', await withHugeWeights(page));
+      await noticeSaid(page, 'This model has no answer to it.');
+      assert.equal(await text(page, '#answer'), '–');
+      assert.equal(await text(page, '#sure'), 'No answer');
+      await page.waitForFunction(() => [...document.querySelectorAll('#bars .number')].every((each) => each.textContent === '–'));
+      assert.equal(await text(page, '#notice-action'), 'Back to the built-in model');
+      await page.click('#notice-action');
+      await page.waitForFunction(() => document.getElementById('answer').textContent === '3');
+      assert.ok(await page.locator('#notice').isHidden());
+    }));
+
+  test('what a file is that the page does not take is said', () =>
+    visit(async (page) => {
+      await loaded(page);
+      const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><path d="M5 5h30v30"/></svg>';
+      await drop(page, [{ name: 'three.svg', type: 'image/svg+xml', base64: btoa(svg) }]);
+      await noticeSaid(page, '“three.svg” is a drawing of lines (SVG).');
+      const long = `${'a long name '.repeat(20)}.txt`;
+      await drop(page, [{ name: long, type: 'text/plain', base64: btoa('not a picture') }]);
+      await noticeSaid(page, `“${long.slice(0, 24)}…${long.slice(-16)}” is neither a picture nor a model.`);
+      await page.click('#notice-close');
+      await drop(page, [{ name: 'nan.safetensors', type: '', base64: (await withHugeWeights(page, NaN)).buffer.toString('base64') }]);
+      await noticeSaid(page, 'This is no model that the page can run.');
+      assert.match(await text(page, '#notice-text'), /^In the file, tensor `head\.weight` holds NaN/);
+    }));
+
+  test('an address that asks for no device there is says which there are', () =>
+    visit(
+      async (page) => {
+        await loaded(page);
+        await noticeSaid(page, 'There is no device “foo”.');
+        assert.match(await text(page, '#notice-text'), /\?device=auto, \?device=gpu, \?device=cpu/);
+        await draw(page, '#pad', DIGITS[1]);
+        assert.equal(await answer(page), '1');
+      },
+      { query: '?device=foo&still' },
+    ));
+
+  test('a picture that is chosen further down is shown, and said', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await scrolledTo(page, 'own');
+      await page.setInputFiles('#file', path.join(repository, 'examples/images/3-dark-on-light.png'));
+      assert.equal(await answer(page), '3');
+      const [pad] = await boxes(page, '#pad');
+      const [glyph] = await boxes(page, '#answer');
+      for (const { top, bottom } of [pad, glyph]) assert.ok(top >= 0 && bottom <= 800, `${top} to ${bottom}`);
+      assert.match(await text(page, '#model-said'), /^Built-in model: mnist-2-64\. Picture: 3-dark-on-light\.png, read as 3, [\d.> ]+ %\.$/);
+      // In sight already: the page stays where it is.
+      await page.evaluate(() => scrollTo(0, 40));
+      await drop(page, [image('seven.png')]);
+      assert.equal(await answer(page), '7');
+      assert.equal(await page.evaluate(() => scrollY), 40);
+    }));
+
   test('of several pictures the last one stays, whichever is decoded first, and the others are let go', () =>
     visit(
       async (page) => {
@@ -1259,6 +1517,26 @@ describe('when something is missing or fails', () => {
       { context: { ...DESKTOP, colorScheme: 'dark' } },
     ));
 
+  test('a drawing is the same to a model of colours by day and by night', () =>
+    visit(async (page) => {
+      await loaded(page);
+      await page.setInputFiles('#file', path.join(repository, 'models/cifar10-2-128.safetensors'));
+      await page.waitForFunction(() => /cifar10-2-128/.test(document.getElementById('model-said').textContent));
+      const seen = async () => {
+        await page.click('#clear');
+        await page.evaluate(() => scrollTo(0, 0));
+        await draw(page, '#pad', DIGITS[7]);
+        await answer(page);
+        return [await page.locator('#seen').evaluate((canvas) => canvas.toDataURL()), await text(page, '#sure')];
+      };
+      await draw(page, '#pad', DIGITS[7]);
+      const light = await seen();
+      await page.click('#theme');
+      assert.deepEqual(await seen(), light);
+      // It has no digits to be drawn for it.
+      assert.ok(!(await page.locator('#samples').isVisible()));
+    }));
+
   test('another model: colour pictures, other classes', () =>
     visit(async (page) => {
       await loaded(page);
@@ -1277,15 +1555,99 @@ describe('when something is missing or fails', () => {
       async (page, context) => {
         await loaded(page);
         await page.evaluate(() => navigator.serviceWorker.ready);
-        await page.waitForFunction(async () => (await (await caches.open('spikeshade')).keys()).length > 12);
+        const kept = () =>
+          page.evaluate(async () => {
+            const names = await caches.keys();
+            const requests = await Promise.all(names.map(async (name) => (await caches.open(name)).keys()));
+            return [names.length, requests.flat().map(({ url }) => new URL(url).pathname.slice(1)).sort()];
+          });
+        const script = fs.readFileSync(path.join(site, 'sw.js'), 'utf8');
+        const files = script.match(/const FILES = \[([^\]]*)\]/)[1].match(/'[^']+'/g).map((name) => name.slice(1, -1).replace('./', ''));
+        assert.ok(files.length > 20);
+        const all = [1, files.sort()];
+        assert.deepEqual(await kept(), all);
+        assert.doesNotMatch(script, /'unbuilt'/);
+        // An address with a query is the same page, and no other copy.
+        await page.goto(`${server.origin}/?device=cpu&still&utm_source=a`);
+        await loaded(page);
+        assert.deepEqual(await kept(), all);
         await context.setOffline(true);
-        await page.reload();
+        await page.goto(`${server.origin}/index.html?device=cpu&still&utm_source=b`);
         await loaded(page);
         await draw(page, '#pad', DIGITS[4]);
         assert.equal(await answer(page), '4');
       },
       { context: { ...DESKTOP, serviceWorkers: 'allow' } },
     ));
+});
+
+describe('a new version', () => {
+  /** A copy of the site of another version, in which the page says so. */
+  function copy(folder, said) {
+    fs.cpSync(site, folder, { recursive: true });
+    const hash = (bytes) => `sha256-${createHash('sha256').update(bytes).digest('base64')}`;
+    const [page, keeper] = ['index.html', 'sw.js'].map((name) => path.join(folder, name));
+    const before = fs.readFileSync(page);
+    const after = Buffer.from(before.toString().replace('<title>', `<title>${said} `));
+    fs.writeFileSync(page, after);
+    const text = fs.readFileSync(keeper, 'utf8');
+    assert.ok(text.includes(hash(before)));
+    fs.writeFileSync(keeper, text.replace(hash(before), hash(after)).replace(/const VERSION = '/, `const VERSION = '${said}`));
+  }
+
+  test('is fetched as a whole beside the one there is, and takes its place when no page of that is open', async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'spikeshade-site-'));
+    const own = await serve(folder);
+    const context = await browser.newContext({ serviceWorkers: 'allow' });
+    try {
+      let page = await context.newPage();
+      const versions = () => page.evaluate(() => caches.keys());
+      const waits = () => page.evaluate(async () => (await navigator.serviceWorker.ready).waiting !== null);
+      const update = () => page.evaluate(async () => (await navigator.serviceWorker.ready).update().then(() => {}, () => {}));
+      const open = async () => {
+        await page.goto(`${own.origin}/?device=cpu&still`);
+        await loaded(page);
+      };
+      copy(folder, 'first');
+      await open();
+      await page.evaluate(() => navigator.serviceWorker.ready);
+      const [first] = await versions();
+      await open();
+      // Half of a new version is on the host: nothing of it is taken.
+      const old = fs.readFileSync(path.join(folder, 'index.html'));
+      copy(folder, 'second');
+      const now = fs.readFileSync(path.join(folder, 'index.html'));
+      fs.writeFileSync(path.join(folder, 'index.html'), old);
+      await update();
+      await page.waitForTimeout(1000);
+      assert.ok(!(await waits()));
+      assert.deepEqual(await versions(), [first]);
+      await open();
+      assert.match(await page.title(), /^first /);
+      fs.writeFileSync(path.join(folder, 'index.html'), now);
+      await update();
+      for (let i = 0; i < 200 && !(await waits()); i++) await page.waitForTimeout(50);
+      // Until then the page is the former one, to the last file, however often it is loaded.
+      await open();
+      assert.match(await page.title(), /^first /);
+      await page.close();
+      page = await context.newPage();
+      for (let i = 0; i < 50; i++) {
+        await open();
+        if ((await page.title()).startsWith('second ')) break;
+        await page.goto('about:blank');
+        await page.waitForTimeout(100);
+      }
+      assert.match(await page.title(), /^second /);
+      const left = await versions();
+      assert.equal(left.length, 1);
+      assert.notEqual(left[0], first);
+    } finally {
+      await context.close();
+      own.close();
+      fs.rmSync(folder, { recursive: true });
+    }
+  });
 });
 
 describe('what it weighs and asks for', () => {

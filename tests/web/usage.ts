@@ -26,7 +26,9 @@ export async function use(canvas: HTMLCanvasElement, signal: AbortSignal): Promi
   console.log(loss, (await trainer.finish()) === model);
   const gradient = await model.gradients(new Float32Array(784), [1], { statistics: 'batch' });
   console.log(gradient.gradients.get('head.weight')?.shape);
-  new Blob([new Uint8Array(await model.save())]);
+  new Blob([await model.save()]);
+  using other = await Spikeshade.load(await model.save());
+  console.log(other.config.arch);
   model.lost.then(({ reason }) => console.log(reason, model.adapterInfo().notice));
   try {
     await model.trainStep(new Float32Array(784), [1]);

@@ -141,7 +141,10 @@ test('the page shows the path, the resets and the largest parts, for everyone', 
       assert.equal(now.spike, sign);
       const said = await page.locator('#why .whysaid').textContent();
       assert.match(said, sign === 0 ? /stayed silent/ : sign > 0 ? / fired: / : /negative spike/);
-      assert.ok((await page.locator('#why .whyhead').textContent()).startsWith(`“${layer}”, channel ${answer.place[2]}`));
+      assert.ok((await page.locator('#why .whyhead').textContent()).startsWith(`“${layer}”, channel ${answer.place[2] + 1}, line ${answer.place[0] + 1}, column ${answer.place[1] + 1}`));
+      const reached = said.match(/its membrane reached ([−\d.]+), the threshold is ([−\d.]+)\./).slice(1).map((each) => Number(each.replace('−', '-')));
+      assert.ok(sign === 0 ? reached[0] < reached[1] : reached[0] * sign >= reached[1] * sign, said);
+      assert.match(await page.locator('#why figcaption').textContent(), /The input x is divided by τ = 2/);
       const svg = page.locator('#why svg');
       const spikes = answer.path.filter(({ spike }) => spike !== 0);
       assert.equal(await svg.locator('.spike').count(), spikes.length);

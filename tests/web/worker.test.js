@@ -89,6 +89,32 @@ test('a trap of the module within the worker is a defect', async () => {
   assert.match(found.message, /unreachable.*reload the page/);
 });
 
+test('the worker keeps nothing of the drawings that it has read', async () => {
+  const found = await onPage(browser, server.origin, async (page) => {
+    await page.evaluate(async () => {
+      const { Engine } = await import('/engine.js');
+      window.engine = new Engine();
+      await window.engine.call('load', null);
+    });
+    const [worker] = page.workers();
+    const read = (times) =>
+      page.evaluate(async (times) => {
+        const x = new Float32Array(784).map((_, i) => (i % 7 ? -0.4 : 2.8));
+        for (let i = 0; i < times; i += 1) await window.engine.call('trace', x);
+      }, times);
+    const size = () =>
+      worker.evaluate(async (origin) => {
+        const { default: init } = await import(`${origin}/spikeshade/spikeshade_wasm.js`);
+        return (await init()).memory.buffer.byteLength;
+      }, server.origin);
+    await read(20);
+    const before = await size();
+    await read(300);
+    return [before, await size()];
+  });
+  assert.equal(found[1], found[0], `the module's memory grew from ${found[0]} to ${found[1]} bytes`);
+});
+
 test('calls that make no sense are refused in words', async () => {
   const found = await evaluate(async () => {
     const { Engine } = await import('/engine.js');
@@ -103,6 +129,32 @@ test('calls that make no sense are refused in words', async () => {
   for (const call of found.before) assert.deepEqual([call.code, /no model is loaded/.test(call.message)], ['bad-input', true], JSON.stringify(call));
   for (const call of found.steps) assert.deepEqual([call.code, /no training/.test(call.message)], ['bad-input', true], JSON.stringify(call));
   assert.equal(found.closed.code, 'closed');
+});
+
+test('a drawing is read by one model, also where another takes its place meanwhile', async () => {
+  const found = await evaluate(async () => {
+    const { Engine } = await import('/engine.js');
+    const { refused } = await import('/test-page/page.js');
+    const engine = new Engine();
+    await engine.call('load', null);
+    const other = new Uint8Array(await (await fetch('/spikeshade/mnist-2-64.safetensors')).arrayBuffer());
+    const answers = [];
+    const picture = new ImageData(new Uint8ClampedArray(4 * 784).fill(255), 28, 28);
+    for (let round = 0; round < 2; round += 1) {
+      // Where an answer waits for a device, other calls come in between.
+      await engine.call('move', 'gpu');
+      const read = () => answers.push(refused(() => engine.call('trace', picture)));
+      for (let i = 0; i < 4; i += 1) read();
+      const loading = engine.call('load', other);
+      for (let i = 0; i < 4; i += 1) read();
+      await loading;
+    }
+    const told = await Promise.all(answers);
+    engine.close();
+    return told;
+  });
+  assert.equal(found.length, 16);
+  for (const call of found) assert.equal(call, 'nothing');
 });
 
 test('no model is loaded beside a training, and no second training begins', async () => {
