@@ -207,7 +207,7 @@ impl Session {
 
     /// Runs a batch; `timesteps` overrides the model's T for images.
     ///
-    /// A batch whose tensors exceed what the device takes is run in parts.
+    /// A batch whose tensors exceed what the device takes is run in parts. For each of them whoever polls it may be kept up to 2 ms.
     ///
     /// # Errors
     /// [`Error::Input`] for an empty batch, a wrong length, a value that is not finite, a T outside 1..=32, or logits that

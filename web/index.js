@@ -196,9 +196,13 @@ export class Spikeshade {
       try {
         const { classes, layers, ...summary } = traced.summary;
         // The values move here, where they are collected: the module's memory is let go by hand alone, and never shrinks.
-        return { classes: classes[0], batch: classes, layers: layers.map((layer) => ({ ...layer, data: traced.values() })), ...summary };
-      } finally {
+        const withValues = layers.map((layer) => ({ ...layer, data: traced.values() }));
         traced.free();
+        return { classes: classes[0], batch: classes, layers: withValues, ...summary };
+      } catch (error) {
+        // After a trap nothing of the module can be let go, and the trap is what has to be told.
+        if (!(error instanceof WebAssembly.RuntimeError)) traced.free();
+        throw error;
       }
     });
   }

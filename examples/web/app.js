@@ -754,6 +754,8 @@ function training(what = 'another model can be loaded then', next) {
       text: `Stop it first; ${what}. What it has learned by then is kept.`,
       action: next ? 'Stop, and go on' : 'Stop training',
       run() {
+        // It may have ended by itself since.
+        if (!page.busy) return next?.();
         afterwards = next ?? null;
         $('stop').click();
       },

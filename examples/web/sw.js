@@ -11,7 +11,9 @@ const HASHES = {};
 /** Another one with every change of a file; build-web.sh writes it. */
 const VERSION = 'unbuilt';
 
-const KEPT = `spikeshade-${VERSION}`;
+/** Of this folder: a host's folders share what is kept. */
+const OWN = `spikeshade ${registration.scope} `;
+const KEPT = `${OWN}${VERSION}`;
 
 /** All that the page loads. */
 const FILES = [
@@ -46,10 +48,12 @@ addEventListener('install', (event) => event.waitUntil(keep()));
 
 /** All files, or none. */
 async function keep() {
+  // A version that was rolled back and comes again may still be the one in use.
+  const had = await caches.has(KEPT);
   try {
     await (await caches.open(KEPT)).addAll(FILES.map(asked));
   } catch (error) {
-    await caches.delete(KEPT);
+    if (!had) await caches.delete(KEPT);
     throw error;
   }
 }
@@ -59,7 +63,7 @@ addEventListener('activate', (event) => event.waitUntil(forget()));
 /** Former versions go. */
 async function forget() {
   const names = await caches.keys();
-  await Promise.all(names.filter((name) => name.startsWith('spikeshade') && name !== KEPT).map((name) => caches.delete(name)));
+  await Promise.all(names.filter((name) => name.startsWith(OWN) && name !== KEPT).map((name) => caches.delete(name)));
 }
 
 addEventListener('fetch', (event) => {

@@ -155,28 +155,28 @@ fn is_kept(file: &Path) -> crate::Result<bool> {
 pub(super) enum Alone {
     /// Others wait until this is dropped, or its process ends.
     Yes(#[allow(dead_code, reason = "it is held")] std::fs::File),
-    /// Another one still was.
+    /// Another one is.
     No,
     /// Nothing is kept there, or the file system knows no locks.
     Unknown,
 }
 
-/// Waits, not longer than `patience`, until nobody else is alone with `file`.
-pub(super) fn alone(file: &Path, patience: std::time::Duration) -> Alone {
+/// Tries to be alone with `file`.
+pub(super) fn alone(file: &Path) -> Alone {
     if !is_kept(file).unwrap_or(false) {
         return Alone::Unknown;
     }
-    // Not the file itself, which is replaced.
-    let lock = std::fs::OpenOptions::new().create(true).append(true).open(file.with_extension("lock"));
-    let Ok(lock) = lock else { return Alone::Unknown };
-    let start = std::time::Instant::now();
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Alone::Yes(lock),
-            Err(std::fs::TryLockError::Error(_)) => return Alone::Unknown,
-            Err(std::fs::TryLockError::WouldBlock) if start.elapsed() >= patience => return Alone::No,
-            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(10)),
-        }
+    // Not the file itself, which is replaced. To be read, too: Windows locks no file that is only appended to.
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).read(true).append(true);
+    // Who can read it can lock it.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let Ok(lock) = options.open(file.with_extension("lock")) else { return Alone::Unknown };
+    match lock.try_lock() {
+        Ok(()) => Alone::Yes(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Alone::No,
+        Err(std::fs::TryLockError::Error(_)) => Alone::Unknown,
     }
 }
 

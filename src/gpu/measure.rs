@@ -12,6 +12,8 @@ use std::time::Duration;
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::cache;
+#[cfg(not(target_arch = "wasm32"))]
+use super::oneshot::oneshot;
 use super::{Capabilities, Context, ForGpus, Plan};
 use crate::kernels::attention::{Heads, kv_shape};
 use crate::kernels::attention_fused::{AttentionFused, heads_a_group};
@@ -28,9 +30,9 @@ use crate::{Error, Result};
 /// What a variant for GPUs computes, whatever its weights are stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Task {
-    /// A linear layer's spike product, in larger tiles.
+    /// A linear layer's spike product, spike by spike.
     Linear,
-    /// A 3×3 convolution's spike product, in larger tiles.
+    /// A 3×3 convolution's spike product, spike by spike.
     Conv3x3,
     /// Attention's two products, in one kernel.
     Attention,
@@ -173,10 +175,29 @@ impl Measurement {
     #[cfg(target_arch = "wasm32")]
     fn write(&self, _: Found) {}
 
-    /// Keeps others from measuring meanwhile: they would count it as one that its process did not survive.
+    /// Keeps others from measuring until what is returned is dropped: they would count it as one that its process did not survive.
+    /// Waits for another that measures, not longer than [`PATIENCE`]; who waits on the thread that the other one works on does not
+    /// keep it.
     #[cfg(not(target_arch = "wasm32"))]
-    fn alone(&self) -> cache::Alone {
-        self.kept.as_ref().map_or(cache::Alone::Unknown, |kept| cache::alone(kept.file(), PATIENCE))
+    async fn alone(&self) -> Result<cache::Alone> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let Some(kept) = &self.kept else { return Ok(cache::Alone::Unknown) };
+        let start = std::time::Instant::now();
+        loop {
+            match cache::alone(kept.file()) {
+                cache::Alone::No if start.elapsed() < PATIENCE => (),
+                alone => return Ok(alone),
+            }
+            let (sender, receiver) = oneshot();
+            let pause = move || {
+                std::thread::sleep(PAUSE);
+                sender.send(());
+            };
+            match std::thread::Builder::new().name("spikeshade pauses".to_owned()).spawn(pause) {
+                Ok(_) => receiver.await?,
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
     }
 }
 
@@ -188,7 +209,7 @@ mod kept {
     use super::*;
 
     /// Begins the file.
-    const MAGIC: cache::Magic = *b"spikeshade var 1";
+    const MAGIC: cache::Magic = *b"spikeshade var 2";
 
     pub struct Kept {
         file: PathBuf,
@@ -283,7 +304,7 @@ pub(crate) async fn settle(context: &Arc<Context>) -> Result<()> {
     context.check()?;
     let measured = match measurement.read() {
         Some(Found::Measured(measured)) => measured,
-        Some(Found::Begun(TRIES..)) => Measured::default(),
+        // Begun, it may be going on.
         None | Some(Found::Begun(_)) => measure_alone(context, measurement).await?,
     };
     // Another thread may have been first, with times of its own.
@@ -299,7 +320,7 @@ async fn measure_alone(context: &Arc<Context>, _: &Measurement) -> Result<Measur
 /// Measures, after whoever does so already, and keeps it.
 #[cfg(not(target_arch = "wasm32"))]
 async fn measure_alone(context: &Arc<Context>, measurement: &Measurement) -> Result<Measured> {
-    let alone = measurement.alone();
+    let alone = measurement.alone().await?;
     match (&alone, measurement.read()) {
         // Who was waited for has done it, or is the last that tried.
         (_, Some(Found::Measured(measured))) => Ok(measured),

@@ -1,6 +1,6 @@
 //! Grids folded into a tight limit of workgroups a dimension, with workgroups left over: 7 or 8 of them in 3 × 3.
 
-use spikeshade::gpu::{Limits, Plan};
+use spikeshade::gpu::{ForGpus, Limits, Plan};
 use spikeshade::kernels::Groups;
 use spikeshade::kernels::accumulate::AccumulateOp;
 use spikeshade::kernels::adamw::AdamWOp;
@@ -200,6 +200,39 @@ fn folded_grids_of_variants_leave_nothing_out() {
     let mut all = vec![("f32 twin".to_owned(), Executor::new(recording).unwrap().run(&[]).unwrap())];
     for context in contexts {
         let outputs = pollster::block_on(async { Plan::new(&context, record_variants()).await?.run(&[]).await });
+        all.push((context.identity().to_owned(), outputs.unwrap()));
+    }
+    all_same(&all);
+}
+
+/// Products of so many tokens that the variants for GPUs give a thread eight outputs, of a width for each number of lanes.
+fn record_wide() -> Recording {
+    let (mut r, mut data) = (Recording::default(), Data::new(5, Kind::Dyadic));
+    for (outputs, width, fire) in [(40, 4100, true), (97, 2100, false), (97, 2100, true), (300, 700, true)] {
+        let grid = Shape { steps: 3, batch: 1, height: 1, width, channels: 40 };
+        let op = product(&mut r, &mut data, 1, grid, outputs, fire);
+        r.push(LinearSpike(op));
+    }
+    let grid = Shape { steps: 1, batch: 3, height: 25, width: 28, channels: 33 };
+    let op = product(&mut r, &mut data, 9, grid, 97, true);
+    r.push(Conv3x3Spike(op));
+    r
+}
+
+#[test]
+fn of_many_tokens_a_thread_has_eight_outputs() {
+    let recording = record_wide();
+    let contexts = crate::common::contexts_of_all_variants(Limits::default());
+    let mut all = vec![("f32 twin".to_owned(), Executor::new(recording).unwrap().run(&[]).unwrap())];
+    for context in contexts {
+        let recording = record_wide();
+        if context.capabilities().for_gpus == ForGpus::Always {
+            for op in recording.ops() {
+                let dispatch = op.dispatch_on(&recording, context.capabilities());
+                assert!(dispatch.constants.contains(&("WIDE", 1.0)), "{}: {:?}", op.layer(), dispatch.constants);
+            }
+        }
+        let outputs = pollster::block_on(async { Plan::new(&context, recording).await?.run(&[]).await });
         all.push((context.identity().to_owned(), outputs.unwrap()));
     }
     all_same(&all);

@@ -331,40 +331,41 @@ fn spread(times: &[f64]) -> [f64; 3] {
 struct Agreement {
     /// The largest difference.
     difference: f64,
-    /// The mean of all differences.
-    mean: f64,
     /// The largest of the reference's, regardless of sign.
     largest: f64,
+    /// Images whose logits differ by more than rounding.
+    moved: usize,
     /// Images of which both find the same class, and all.
     same: (usize, usize),
 }
 
 impl Agreement {
-    /// A GPU's driver may fuse a multiplication and an addition, which rounds otherwise. That moves a membrane across its threshold
-    /// now and then, and with it everything behind it of that image; of most images nothing. A wrong sum spoils them all. So much of
-    /// the largest the mean may be.
-    const TOLERANCE: f64 = 0.05;
+    /// So much of the largest logit an image's may differ by where no spike differs, and where one does: a GPU's driver may fuse a
+    /// multiplication and an addition, which rounds otherwise, and that moves a membrane across its threshold now and then, and with
+    /// it what is behind it of that image.
+    const ROUNDED: f64 = 0.01;
+    const MOVED: f64 = 0.25;
 
     fn of(logits: &[Vec<f32>], expected: &[Vec<f32>]) -> Self {
-        let mut this = Agreement { same: (0, expected.len()), ..Agreement::default() };
-        let values = expected.iter().map(Vec::len).sum::<usize>().max(1) as f64;
+        let of_all = expected.iter().flatten().map(|b| f64::from(b.abs()));
+        let largest = of_all.fold(0.0, f64::max);
+        let mut this = Agreement { largest, same: (0, expected.len()), ..Agreement::default() };
         for (row, expected) in logits.iter().zip(expected) {
             this.same.0 += usize::from(ranked(row).first() == ranked(expected).first());
-            for (&a, &b) in row.iter().zip(expected) {
-                let difference = f64::from((a - b).abs());
-                // `max` passes over NaN.
-                if difference > this.difference || difference.is_nan() {
-                    this.difference = difference;
-                }
-                this.mean += difference / values;
-                this.largest = this.largest.max(f64::from(b.abs()));
+            let differences = row.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));
+            // `max` passes over NaN.
+            let of_image = differences.fold(0.0, |most, d| if d > most || d.is_nan() { d } else { most });
+            this.moved += usize::from(of_image.is_nan() || of_image > Self::ROUNDED * largest);
+            if of_image > this.difference || of_image.is_nan() {
+                this.difference = of_image;
             }
         }
         this
     }
 
+    /// Two classes that are about as likely may change places, and spikes of an image in eight, or of one, may differ.
     fn holds(&self) -> bool {
-        self.mean <= Self::TOLERANCE * self.largest
+        self.difference <= Self::MOVED * self.largest && self.moved <= self.same.1.div_ceil(8)
     }
 }
 
@@ -408,9 +409,14 @@ impl Measured {
         }
         if let Some(a) = &self.agreement {
             text += &format!(
-                "logits differ by at most {:.1e}, on average {:.1e}, from the reference executor's (largest {:.2}); {} of {} \
-                 classes alike\n",
-                a.difference, a.mean, a.largest, a.same.0, a.same.1
+                "logits differ by at most {:.1e} from the reference executor's (largest {:.2}), of {} of {} images by more than \
+                 {} % of it; {} classes alike\n",
+                a.difference,
+                a.largest,
+                a.moved,
+                a.same.1,
+                100.0 * Agreement::ROUNDED,
+                a.same.0
             );
         }
         if let (Some(breakdown), Some(ceilings)) = (&self.breakdown, ceilings) {
@@ -434,7 +440,7 @@ impl Measured {
             "census_ratio": (!self.census.is_empty()).then(|| spread(&self.census)[0]),
             "against_reference": self.agreement.map(|a| json!({
                 "largest_difference": a.difference,
-                "mean_difference": a.mean,
+                "images_that_differ": a.moved,
                 "largest_logit": a.largest,
                 "same_class": a.same.0,
                 "images": a.same.1,
@@ -446,11 +452,14 @@ impl Measured {
     fn check(&self) -> Result<()> {
         match &self.agreement {
             Some(a) if !a.holds() => bail!(
-                "batch {}: the device's logits differ from the reference executor's by {:.3e} on average, more than {} % of the \
-                 largest; do not trust its times, and report its name and driver",
+                "batch {}: the device's logits differ from the reference executor's by up to {:.3e}, where the largest is {:.3e}, and \
+                 of {} of {} images by more than {} % of that; do not trust its times, and report its name and driver",
                 self.batch,
-                a.mean,
-                100.0 * Agreement::TOLERANCE
+                a.difference,
+                a.largest,
+                a.moved,
+                a.same.1,
+                100.0 * Agreement::ROUNDED
             ),
             _ => Ok(()),
         }
@@ -473,14 +482,22 @@ mod tests {
 
     #[test]
     fn logits_that_differ_too_much_are_an_error() {
-        let measured = |logits: Vec<f32>| {
-            let agreement = Some(Agreement::of(&[logits], &[vec![10.0, -2.0, 9.9]]));
-            Measured { agreement, ..Measured::default() }
+        let measured = |logits: Vec<Vec<f32>>| {
+            let expected = vec![vec![10.0, -2.0, 9.9]; logits.len()];
+            Measured { agreement: Some(Agreement::of(&logits, &expected)), ..Measured::default() }
         };
-        assert!(measured(vec![10.0, -2.0, 9.9]).check().is_ok());
-        // Of the largest 5 % are 0.5, of three differences together 1.5.
-        assert!(measured(vec![8.6, -2.0, 9.9]).check().is_ok());
-        assert!(measured(vec![8.4, -2.0, 9.9]).check().is_err());
-        assert!(measured(vec![10.0, f32::NAN, 9.9]).check().is_err());
+        let of_one = |logits: [f32; 3]| measured(vec![logits.into()]).check();
+        assert!(of_one([10.0, -2.0, 9.9]).is_ok());
+        // A spike that differs, and more than that.
+        assert!(of_one([8.0, -2.0, 9.9]).is_ok());
+        assert!(of_one([7.4, -2.0, 9.9]).is_err());
+        assert!(of_one([10.0, f32::NAN, 9.9]).is_err());
+        // Of sixteen images two may have one, and rounding all.
+        let of_many = |moved: usize| {
+            let logits = |i| if i < moved { vec![8.0, -2.0, 9.9] } else { vec![9.95, -2.0, 9.96] };
+            measured((0..16).map(logits).collect()).check()
+        };
+        assert!(of_many(2).is_ok());
+        assert!(of_many(3).is_err());
     }
 }
