@@ -48,7 +48,6 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Receiver<T> {
     /// Whether a future that awaits it would go on.
-    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn is_answered(&self) -> bool {
         !matches!(lock(&self.0).0, Sent::NotYet)
     }
