@@ -20,6 +20,7 @@ pub struct Context {
     name: String,
     identity: String,
     timestamps: bool,
+    #[cfg(not(target_arch = "wasm32"))]
     software: bool,
     capabilities: Capabilities,
     measurement: Option<Measurement>,
@@ -152,6 +153,7 @@ impl Context {
             identity: identity(&info, variants),
             name,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            #[cfg(not(target_arch = "wasm32"))]
             software: super::adapter::capabilities(adapter).software,
             capabilities,
             // A browser has no clock that could tell.

@@ -89,6 +89,7 @@ const PAYS: u32 = 950;
 /// In place of the time of a variant that the device does not run.
 const FAILED: u32 = u32::MAX;
 /// How often a measurement is begun that is not ended: a process may be ended by its user meanwhile, once or twice.
+#[cfg(not(target_arch = "wasm32"))]
 const TRIES: u32 = 3;
 
 /// Beside each of [`SAMPLES`] the thousandths of the portable kernel's time that the variant takes; 0 where that was not measured,
@@ -123,6 +124,7 @@ impl Measured {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an earlier process left.
+#[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "a browser keeps none"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     /// Its measurement.
@@ -171,9 +173,6 @@ impl Measurement {
             kept.write(found);
         }
     }
-
-    #[cfg(target_arch = "wasm32")]
-    fn write(&self, _: Found) {}
 
     /// Keeps others from measuring until what is returned is dropped: they would count it as one that its process did not survive.
     /// Waits for another that measures, not longer than [`PATIENCE`]; who waits on the thread that the other one works on does not

@@ -391,7 +391,8 @@ describe('drawing', () => {
       }
       await page.click('#clear');
       assert.ok(await page.locator('#undo').isDisabled());
-      assert.ok(await page.locator('#odd').isHidden());
+      // The reading goes with the next frame.
+      await page.locator('#odd').waitFor({ state: 'hidden', timeout: 5000 });
     }));
 
   test('why a neuron fired: step by step with the keyboard, by a click on a dot, and anew for another drawing', () =>
